@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door: "make help" lists every verb. Kbuild, next to this file, is what
+# the kernel's build system reads.
+
+# The kernel to build for: the directory in which it was built.
+KDIR ?= /lib/modules/$(shell uname -r)/build
+# Where the products of the build go. Empty: next to the source.
+MO ?=
+RUSTC ?= rustc
+
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) RUSTC=$(RUSTC)
+
+# --- The module ---------------------------------------------------------------
+
+.PHONY: modules modules_install clean check-kdir help
+
+modules: check-kdir
+	$(if $(MO),@mkdir -p $(MO))
+	+$(kbuild) modules
+
+modules_install:
+	+$(kbuild) modules_install
+
+clean:
+	+$(kbuild) clean
+
+check-kdir:
+	@scripts/check-kdir.sh $(KDIR) $(RUSTC)
+
+# --- The lab: stock kernels in QEMU -------------------------------------------
+
+.PHONY: demo check shell
+
+# ARGS are arguments of the lab: make check ARGS=--strict
+demo check shell:
+	@lab/lab $@ $(ARGS)
+
+# --- Help ---------------------------------------------------------------------
+
+# One section for each part of the tree; a verb that is not listed here does not
+# exist.
+help:
+	@echo 'In a virtual machine with a stock kernel, which the lab gets and boots:'
+	@echo '  make demo             see a machine cloned twice, and both clones notice'
+	@echo '  make check            run all tests and lints'
+	@echo '  make shell            get a shell in a guest with the module loaded'
+	@echo ''
+	@echo '  ARGS=...              arguments for these; lab/lab --help lists what else the'
+	@echo '                        lab can do'
+	@echo ''
+	@echo 'The module:'
+	@echo '  make [modules]        build sysgenid.ko'
+	@echo '  make modules_install  install it for the kernel in KDIR, and run depmod'
+	@echo '  make clean            remove what was built'
+	@echo '  make check-kdir       say whether KDIR can build Rust modules'
+	@echo '  make help             show this'
+	@echo ''
+	@echo '  KDIR=DIR              the directory in which the kernel was built'
+	@echo '                        [$(KDIR)]'
+	@echo '  MO=DIR                where the products of the build go [next to the source]'
+	@echo '  RUSTC=PATH            the Rust compiler [$(RUSTC)]'
+	@echo '  INSTALL_MOD_PATH=DIR  modules_install installs below DIR'
+	@echo '  W=1 CLIPPY=1 V=1      and the other variables of the kernel'"'"'s build system'
