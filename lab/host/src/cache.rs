@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The cache: everything big, outside of the checkout, keyed by what it was made from.
+//!
+//! A thing in the cache is either whole or absent. It is made under a lock, in its own
+//! directory, and a marker is written into it last; a directory without its marker is what an
+//! interrupted run has left, and is made anew.
+
+use std::env;
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::Result;
+use rustix::fs::FlockOperation;
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::step;
+
+/// Where the sandbox shows the cache.
+const CACHE: &str = "/cache";
+
+/// Where the sandbox shows the checkout, read-only.
+pub const SOURCE: &str = "/src";
+
+/// Where the sandbox shows the caller's file system.
+const HOST: &str = "/host";
+
+const MARKER: &str = ".whole";
+
+/// A file lock, held until it is dropped or the process ends, however it ends.
+pub struct Lock(#[expect(dead_code, reason = "the lock is the open file")] File);
+
+/// Takes the lock called `name`, and says so when it has to wait for another lab.
+pub fn lock(name: &str) -> Result<Lock> {
+    let path = directory("lock")?.join(name);
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        step::say(format!("another lab works on {name}; waiting for it"));
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    }
+    Ok(Lock(file))
+}
+
+/// The directory of that name in the cache; it is there afterwards.
+pub fn directory(name: &str) -> Result<PathBuf> {
+    let path = Path::new(CACHE).join(name);
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", shown(&path)))?;
+    Ok(path)
+}
+
+/// The directory for what is built from this checkout.
+pub fn build_directory(name: &str) -> Result<PathBuf> {
+    let checkout = env::var("LAB_CHECKOUT").context("the lab's tool is started by lab/lab")?;
+    directory(&format!("build/{checkout}/{name}"))
+}
+
+/// Returns the directory `name`, made by `make` if it is not whole in the cache.
+pub fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let path = Path::new(CACHE).join(name);
+    let marker = path.join(MARKER);
+    if marker.exists() {
+        return Ok(path);
+    }
+    let _lock = lock(&name.replace('/', "-"))?;
+    if marker.exists() {
+        return Ok(path);
+    }
+    if path.exists() {
+        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", shown(&path)))?;
+    }
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", shown(&path)))?;
+    make(&path)?;
+    File::create(&marker)?.sync_all()?;
+    Ok(path)
+}
+
+/// A short key for what something is made from.
+pub fn key(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize()
+        .iter()
+        .take(8)
+        .fold(String::new(), |key, byte| format!("{key}{byte:02x}"))
+}
+
+/// Bytes that are free where the cache lies.
+pub fn free_space() -> Result<u64> {
+    let space = rustix::fs::statvfs(CACHE)?;
+    Ok(space.f_bavail * space.f_frsize)
+}
+
+/// A path as the caller knows it.
+pub fn shown(path: &Path) -> String {
+    for (inside, variable) in [(CACHE, "LAB_CACHE"), (SOURCE, "LAB_SOURCE")] {
+        if let (Ok(rest), Ok(outside)) = (path.strip_prefix(inside), env::var(variable)) {
+            return Path::new(&outside).join(rest).display().to_string();
+        }
+    }
+    let outside = path
+        .strip_prefix(HOST)
+        .map(|rest| Path::new("/").join(rest));
+    outside.as_deref().unwrap_or(path).display().to_string()
+}
+
+/// Where the sandbox shows a path that the caller gave, relative to where the caller stands.
+pub fn from_caller(path: &Path) -> PathBuf {
+    let start = env::var("LAB_CWD").unwrap_or_else(|_| "/".into());
+    let absolute = Path::new(&start).join(path);
+    Path::new(HOST).join(absolute.strip_prefix("/").unwrap_or(&absolute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_tell_apart_what_differs_only_in_where_it_is_cut() {
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_eq!(key(&["a"]).len(), 16);
+    }
+
+    #[test]
+    fn an_absolute_path_of_the_caller_stays_absolute() {
+        assert_eq!(
+            from_caller(Path::new("/usr/bin/true")),
+            Path::new("/host/usr/bin/true")
+        );
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `lab clone`: a guest that is saved once and resumed several times, as a hypervisor that
+//! clones machines does it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::anyhow;
+use uuid::Uuid;
+
+use crate::guest::FAILED;
+use crate::guest::Follower;
+use crate::guest::Prefixed;
+use crate::guest::Sink;
+use crate::guest::Stop;
+use crate::guest::Through;
+use crate::machine::Machine;
+use crate::machine::Origin;
+use crate::setup::Setup;
+use crate::step;
+
+/// A saved machine.
+pub struct Saved<'a> {
+    setup: &'a Setup,
+    follower: Follower,
+    state: PathBuf,
+    /// The VM generation ID that it ran with.
+    pub id: Uuid,
+    /// How long saving took.
+    pub took: Duration,
+    /// How long the machine still ran after it had said `READY`.
+    pub ran_on: Duration,
+    _directory: tempfile::TempDir,
+}
+
+impl<'a> Saved<'a> {
+    /// Boots the guest and saves it when its command says `READY`. If it never does, the value
+    /// is what the lab exits with.
+    pub fn new(setup: &'a Setup, sink: &mut dyn Sink) -> Result<Result<Self, u8>> {
+        let id = Uuid::new_v4();
+        let (mut machine, mut follower, mut stop) = setup.boot(id, sink)?;
+        if stop == Stop::Started {
+            let limit = Instant::now() + setup.limit;
+            stop = follower.follow(machine.channel(), limit, true, sink)?;
+        }
+        if stop != Stop::Ready {
+            if matches!(stop, Stop::Ended(_) | Stop::Limit) {
+                step::say(
+                    "the command did not print a line READY, so there is no moment to save the machine at",
+                );
+            }
+            let status = follower.conclude(&machine, &stop, "");
+            return Ok(Err(if status == 0 { FAILED } else { status }));
+        }
+        let start = Instant::now();
+        machine.stop()?;
+        let ran_on = start.elapsed();
+        let directory = tempfile::tempdir()?;
+        let state = directory.path().join("state");
+        let channel = machine.save(&state)?;
+        let took = start.elapsed();
+        // What the guest said between READY and the stop; half a message at its end is the
+        // beginning of what each clone says first.
+        let limit = Instant::now() + setup.limit;
+        follower.follow(&channel, limit, false, sink)?;
+        #[expect(clippy::cast_precision_loss, reason = "it is shown in MB")]
+        let size = fs::metadata(&state)?.len() as f32 / 1e6;
+        step::note(format!(
+            "saved the machine ({size:.0} MB) in {:.1} s",
+            took.as_secs_f32()
+        ));
+        Ok(Ok(Self {
+            setup,
+            follower,
+            state,
+            id,
+            took,
+            ran_on,
+            _directory: directory,
+        }))
+    }
+
+    /// Resumes one clone and follows it to its end. `resumed` is called right before the
+    /// clone runs, with how long it took to get there.
+    pub fn resume(
+        &self,
+        name: &str,
+        id: Uuid,
+        sink: &mut dyn Sink,
+        resumed: impl FnOnce(Duration),
+    ) -> Result<u8> {
+        let start = Instant::now();
+        let origin = Origin::Saved(&self.state, &self.setup.initramfs);
+        let mut machine = Machine::start(&self.setup.hardware, id, origin)?;
+        let mut follower = self.follower.clone();
+        resumed(start.elapsed());
+        machine.resume()?;
+        let limit = Instant::now() + self.setup.limit;
+        let stop = follower.follow(machine.channel(), limit, false, sink)?;
+        Ok(follower.conclude(&machine, &stop, name))
+    }
+}
+
+/// Saves the guest and resumes it `clones` times, each with a VM generation ID of its own, or
+/// all with the one that it had. Returns what the lab exits with: the first status that is not
+/// zero.
+pub fn run(setup: &Setup, clones: usize, same_guid: bool) -> Result<u8> {
+    let saved = match Saved::new(setup, &mut Through)? {
+        Ok(saved) => saved,
+        Err(status) => return Ok(status),
+    };
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let at_once = (cpus / setup.hardware.smp as usize).clamp(1, clones);
+    let next = AtomicUsize::new(1);
+    let worker = || -> Result<u8> {
+        let mut worst = 0;
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number > clones {
+                return Ok(worst);
+            }
+            let name = format!("clone{number}");
+            let id = if same_guid { saved.id } else { Uuid::new_v4() };
+            let mut sink = Prefixed::new(format!("{name}| "));
+            let status = saved.resume(&name, id, &mut sink, |took| {
+                step::note(format!(
+                    "{name}: resumed with the ID {id} in {:.1} s",
+                    took.as_secs_f32()
+                ));
+            })?;
+            sink.finish()?;
+            if status != 0 {
+                step::say(format!("{name}: exit status {status}"));
+            }
+            worst = if worst == 0 { status } else { worst };
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        let mut worst = 0;
+        for worker in workers {
+            let status = worker
+                .join()
+                .map_err(|_| anyhow!("a clone's thread panicked"))??;
+            worst = if worst == 0 { status } else { worst };
+        }
+        Ok(worst)
+    })
+}

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Follows a guest: what its command writes, what its kernel reports, and how it ends.
+
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Result;
+use anyhow::bail;
+use wire::Decoder;
+use wire::End;
+use wire::Frame;
+
+use crate::machine::Machine;
+use crate::report::Watch;
+use crate::step;
+
+/// What a run exits with when the lab itself fails, or the kernel reports a problem.
+pub const FAILED: u8 = 125;
+/// What a run exits with when it is ended at the limit.
+pub const LIMIT_REACHED: u8 = 124;
+/// What a run exits with when the command cannot be started, as a shell does.
+pub const NOT_STARTED: u8 = 127;
+
+/// Which of its outputs a command wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Takes what a command writes.
+pub trait Sink: Send {
+    /// Takes some bytes; they may end in the middle of a line.
+    fn take(&mut self, source: Source, bytes: &[u8]) -> Result<()>;
+}
+
+/// Why following a guest stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// init is up, and the command starts.
+    Started,
+    /// The command wrote the line `READY`.
+    Ready,
+    /// The command ended.
+    Ended(End),
+    /// The machine is gone, and nobody asked it to.
+    Gone,
+    /// The limit was reached.
+    Limit,
+}
+
+/// Follows one guest. A clone's follower is a copy of its original's, because a saved machine
+/// may have stopped in the middle of a message.
+#[derive(Clone, Debug, Default)]
+pub struct Follower {
+    decoder: Decoder,
+    line: Vec<u8>,
+    kernel: Watch,
+}
+
+impl Follower {
+    /// Reads until something happens that the lab acts on. `READY` is looked for only when
+    /// `ready` says so.
+    pub fn follow(
+        &mut self,
+        mut channel: &UnixStream,
+        limit: Instant,
+        ready: bool,
+        sink: &mut dyn Sink,
+    ) -> Result<Stop> {
+        let mut buffer = vec![0; wire::MAX_PAYLOAD];
+        loop {
+            while let Some(frame) = self.decoder.next_frame().map_err(anyhow::Error::msg)? {
+                match frame {
+                    Frame::Started => return Ok(Stop::Started),
+                    Frame::Ended(end) => return Ok(Stop::Ended(end)),
+                    Frame::Kernel(record) => self.kernel.record(&record),
+                    Frame::Stderr(bytes) => sink.take(Source::Stderr, &bytes)?,
+                    Frame::Stdout(bytes) => {
+                        sink.take(Source::Stdout, &bytes)?;
+                        if ready && self.says_ready(&bytes) {
+                            return Ok(Stop::Ready);
+                        }
+                    }
+                    other @ (Frame::Input(_) | Frame::Resized(_)) => {
+                        bail!("the guest sent {other:?}")
+                    }
+                }
+            }
+            let left = limit.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Stop::Limit);
+            }
+            channel.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            match channel.read(&mut buffer) {
+                Ok(0) => return Ok(Stop::Gone),
+                Ok(length) => self.decoder.push(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Stop::Gone);
+                }
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::TimedOut
+                            | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn says_ready(&mut self, bytes: &[u8]) -> bool {
+        let mut said = false;
+        for &byte in bytes {
+            if byte == b'\n' {
+                said |= self.line == b"READY";
+                self.line.clear();
+            } else {
+                self.line.push(byte);
+            }
+        }
+        said
+    }
+
+    /// Turns the end of a guest into what the lab exits with, and says what there is to say.
+    /// `name` tells one of several guests apart.
+    pub fn conclude(&mut self, machine: &Machine, stop: &Stop, name: &str) -> u8 {
+        let of = if name.is_empty() {
+            String::new()
+        } else {
+            format!("{name}: ")
+        };
+        if *stop == Stop::Gone {
+            self.kernel.console(&machine.console());
+        }
+        if let Some(report) = self.kernel.found() {
+            step::say(format!("{of}the kernel reports a problem:"));
+            for line in report {
+                eprintln!("  {line}");
+            }
+            return FAILED;
+        }
+        match stop {
+            Stop::Ended(End::Exited(status)) => u8::try_from(*status).unwrap_or(FAILED),
+            Stop::Ended(End::Signaled(signal)) => {
+                step::say(format!("{of}the command was killed by signal {signal}"));
+                128_u8.saturating_add(u8::try_from(*signal).unwrap_or(127))
+            }
+            Stop::Ended(End::NotStarted(why)) => {
+                step::say(format!("{of}{why}"));
+                NOT_STARTED
+            }
+            Stop::Limit => {
+                step::say(format!("{of}the limit is reached; the console ends with:"));
+                show_tail(machine);
+                LIMIT_REACHED
+            }
+            Stop::Gone => {
+                step::say(format!(
+                    "{of}the machine stopped by itself; the console ends with:"
+                ));
+                show_tail(machine);
+                FAILED
+            }
+            Stop::Started | Stop::Ready => FAILED,
+        }
+    }
+}
+
+fn show_tail(machine: &Machine) {
+    let console = machine.console();
+    let lines: Vec<_> = console.lines().collect();
+    for line in &lines[lines.len().saturating_sub(20)..] {
+        eprintln!("  {line}");
+    }
+}
+
+/// Passes everything on as it comes.
+pub struct Through;
+
+impl Sink for Through {
+    fn take(&mut self, source: Source, bytes: &[u8]) -> Result<()> {
+        write_out(source, bytes)
+    }
+}
+
+/// Passes whole lines on, each with a prefix, so that several guests can share a terminal.
+pub struct Prefixed {
+    prefix: String,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Prefixed {
+    /// Puts `prefix` before each line.
+    pub fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    /// Passes on what is left of lines that never ended.
+    pub fn finish(&mut self) -> Result<()> {
+        for source in [Source::Stdout, Source::Stderr] {
+            if !self.pending(source).is_empty() {
+                self.take(source, b"\n")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pending(&mut self, source: Source) -> &mut Vec<u8> {
+        match source {
+            Source::Stdout => &mut self.stdout,
+            Source::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+impl Sink for Prefixed {
+    fn take(&mut self, source: Source, bytes: &[u8]) -> Result<()> {
+        self.pending(source).extend_from_slice(bytes);
+        while let Some(end) = self.pending(source).iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.pending(source).drain(..=end).collect();
+            let mut whole = self.prefix.clone().into_bytes();
+            whole.extend(line);
+            write_out(source, &whole)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps what it takes.
+#[derive(Default)]
+pub struct Kept {
+    /// Everything that was written to standard output.
+    pub stdout: Vec<u8>,
+    /// Everything that was written to standard error.
+    pub stderr: Vec<u8>,
+}
+
+impl Sink for Kept {
+    fn take(&mut self, source: Source, bytes: &[u8]) -> Result<()> {
+        match source {
+            Source::Stdout => self.stdout.extend_from_slice(bytes),
+            Source::Stderr => self.stderr.extend_from_slice(bytes),
+        }
+        Ok(())
+    }
+}
+
+/// One guest writes at a time, so that lines stay whole.
+static OUTPUT: Mutex<()> = Mutex::new(());
+
+fn write_out(source: Source, bytes: &[u8]) -> Result<()> {
+    let _whole = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    match source {
+        Source::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes)?;
+            out.flush()?;
+        }
+        Source::Stderr => io::stderr().lock().write_all(bytes)?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follow_one(frames: &[Frame]) -> (Follower, Stop, Kept) {
+        let (ours, mut theirs) = UnixStream::pair().expect("a socket pair");
+        for frame in frames {
+            frame.write(&mut theirs).expect("the socket takes it");
+        }
+        drop(theirs);
+        let mut follower = Follower::default();
+        let mut kept = Kept::default();
+        let limit = Instant::now() + Duration::from_secs(5);
+        let stop = follower
+            .follow(&ours, limit, true, &mut kept)
+            .expect("these are frames");
+        (follower, stop, kept)
+    }
+
+    #[test]
+    fn ready_is_a_line_of_its_own() {
+        let out = |text: &str| Frame::Stdout(text.as_bytes().to_vec());
+        let (_, stop, kept) = follow_one(&[out("one\nREA"), out("DY\ntwo\n")]);
+        assert_eq!(stop, Stop::Ready);
+        assert_eq!(kept.stdout, b"one\nREADY\ntwo\n");
+        let (_, stop, _) = follow_one(&[out("not READY\nREADY."), out("\n")]);
+        assert_eq!(stop, Stop::Gone);
+    }
+
+    #[test]
+    fn the_limit_ends_a_silent_guest() {
+        let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+        let stop = Follower::default().follow(
+            &ours,
+            Instant::now() + Duration::from_millis(20),
+            false,
+            &mut Kept::default(),
+        );
+        assert_eq!(stop.expect("nothing is malformed"), Stop::Limit);
+    }
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A virtual machine: QEMU, driven over QMP.
+
+use std::fs;
+use std::io::BufReader;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Once;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::anyhow;
+use anyhow::bail;
+use command_fds::CommandFdExt;
+use command_fds::FdMapping;
+use qapi::Qmp;
+use qapi::Stream;
+use qapi::qmp;
+use uuid::Uuid;
+
+use crate::kernel::Kernel;
+use crate::step;
+
+/// How long QEMU may take for what it answers at once on any machine that works.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel's command line: the whole log on the serial port, and the end of the machine
+/// (which is started with -no-reboot) at the first oops.
+const CMDLINE: &str = "console=ttyS0 loglevel=7 oops=panic panic=-1 random.trust_cpu=on";
+
+/// What a machine is made of; the same for a machine and for its clones.
+#[derive(Clone, Debug)]
+pub struct Hardware {
+    /// The kernel image.
+    pub image: PathBuf,
+    /// The kernel's release, for messages.
+    pub release: String,
+    /// Virtual CPUs.
+    pub smp: u32,
+    /// Memory, as QEMU's -m takes it.
+    pub memory: String,
+    /// Whether guest time is counted in instructions.
+    pub icount: bool,
+    /// Further arguments for QEMU.
+    pub arguments: Vec<String>,
+}
+
+impl Hardware {
+    /// One CPU and 256 MiB, enough for most of what the lab does.
+    pub fn small(kernel: &Kernel) -> Self {
+        Self {
+            image: kernel.image(),
+            release: kernel.release.clone(),
+            smp: 1,
+            memory: "256M".into(),
+            icount: false,
+            arguments: Vec::new(),
+        }
+    }
+}
+
+type Monitor = Qmp<Stream<BufReader<UnixStream>, UnixStream>>;
+
+/// A running QEMU. It is killed when this is dropped.
+pub struct Machine {
+    qemu: Child,
+    monitor: Monitor,
+    channel: UnixStream,
+    directory: tempfile::TempDir,
+}
+
+/// What a machine starts from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// Power-on, with that initramfs.
+    Boot(&'a Path),
+    /// A saved machine, and the initramfs that it was booted with (QEMU wants its size again).
+    Saved(&'a Path, &'a Path),
+}
+
+impl Machine {
+    /// Starts QEMU. A booting machine runs; a saved one is loaded, and waits for
+    /// [`Machine::resume`].
+    pub fn start(hardware: &Hardware, id: Uuid, origin: Origin<'_>) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (monitor, qemu_monitor) = UnixStream::pair()?;
+        let (channel, qemu_channel) = UnixStream::pair()?;
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-no-reboot",
+                "-display",
+                "none",
+            ])
+            .args(accelerator(hardware.icount))
+            .args(["-smp", &hardware.smp.to_string(), "-m", &hardware.memory])
+            .arg("-kernel")
+            .arg(&hardware.image)
+            .args(["-append", CMDLINE])
+            .args(["-device", &format!("vmgenid,guid={id}")])
+            .args([
+                "-chardev",
+                "socket,id=monitor,fd=3",
+                "-mon",
+                "chardev=monitor,mode=control",
+            ])
+            .args([
+                "-chardev",
+                "socket,id=channel,fd=4",
+                "-device",
+                "virtio-serial-pci",
+            ])
+            .args([
+                "-device",
+                &format!("virtserialport,chardev=channel,name={}", wire::PORT),
+            ])
+            .arg("-serial")
+            .arg(format!(
+                "file:{}",
+                directory.path().join("console").display()
+            ));
+        match origin {
+            Origin::Boot(initramfs) => command.arg("-initrd").arg(initramfs),
+            Origin::Saved(saved, initramfs) => command
+                .arg("-initrd")
+                .arg(initramfs)
+                .arg("-incoming")
+                .arg(format!("file:{}", saved.display())),
+        };
+        let qemu = command
+            .args(&hardware.arguments)
+            .fd_mappings(vec![mapping(qemu_monitor, 3), mapping(qemu_channel, 4)])
+            .map_err(|error| anyhow!("{error}"))?
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(directory.path().join("qemu"))?)
+            .spawn()
+            .context("cannot start qemu-system-x86_64")?;
+        // The child has its ends; ours must be the only ones here, or no end would be seen.
+        drop(command);
+        monitor.set_read_timeout(Some(PATIENCE))?;
+        let stream = Stream::new(BufReader::new(monitor.try_clone()?), monitor);
+        let mut machine = Self {
+            qemu,
+            monitor: Qmp::new(stream),
+            channel,
+            directory,
+        };
+        machine.connect(matches!(origin, Origin::Saved(..)))?;
+        Ok(machine)
+    }
+
+    fn connect(&mut self, loads: bool) -> Result<()> {
+        // The greeting comes when QEMU has set everything up; read_capabilities() panics when
+        // QEMU ends instead, so see first that something arrives.
+        use std::io::BufRead;
+        let greeting = self.monitor.inner_mut().fill_buf().map(<[u8]>::len);
+        if !matches!(greeting, Ok(1..)) {
+            self.qemu.kill().ok();
+            self.qemu.wait()?;
+            bail!("QEMU does not start: {}", self.own_words());
+        }
+        self.monitor.handshake().context("QEMU does not answer")?;
+        if loads {
+            self.wait_until("load the saved machine", |machine| {
+                let status = machine.ask(&qmp::query_status {})?.status;
+                Ok(status == qmp::RunState::paused)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What QEMU itself wrote, in one line.
+    fn own_words(&self) -> String {
+        let words = fs::read_to_string(self.directory.path().join("qemu")).unwrap_or_default();
+        let words: Vec<_> = words.lines().map(str::trim).collect();
+        if words.is_empty() {
+            "it says nothing".into()
+        } else {
+            words.join("; ")
+        }
+    }
+
+    fn ask<C: qapi::Command>(&mut self, command: &C) -> Result<C::Ok> {
+        self.monitor.execute(command).map_err(|error| {
+            let words = self.own_words();
+            anyhow!("QEMU refuses {}: {error} ({words})", C::NAME)
+        })
+    }
+
+    fn wait_until(
+        &mut self,
+        what: &str,
+        mut reached: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !reached(self)? {
+            if start.elapsed() > PATIENCE {
+                bail!("QEMU does not {what}: {}", self.own_words());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Stops the machine: the guest's clock and all that it does stand still.
+    pub fn stop(&mut self) -> Result<()> {
+        self.ask(&qmp::stop {})?;
+        Ok(())
+    }
+
+    /// Writes a stopped machine's state to `path`, and ends QEMU. What the guest has sent before
+    /// can still be read from the channel that this returns.
+    pub fn save(mut self, path: &Path) -> Result<UnixStream> {
+        self.ask(&qmp::migrate_set_parameters(qmp::MigrateSetParameters {
+            // The default, 128 MiB a second, is meant for a network.
+            max_bandwidth: Some(1 << 34),
+            ..Default::default()
+        }))?;
+        self.ask(&qmp::migrate {
+            uri: Some(format!("file:{}", path.display())),
+            channels: None,
+            detach: None,
+            resume: None,
+        })?;
+        self.wait_until("save the machine", |machine| {
+            let info = machine.ask(&qmp::query_migrate {})?;
+            match info.status {
+                Some(qmp::MigrationStatus::completed) => Ok(true),
+                Some(qmp::MigrationStatus::failed) => bail!(
+                    "cannot save the machine: {}",
+                    info.error_desc.unwrap_or_else(|| machine.own_words())
+                ),
+                _ => Ok(false),
+            }
+        })?;
+        // QEMU may be gone before its answer is.
+        self.monitor.write_command(&qmp::quit {}).ok();
+        self.qemu.wait()?;
+        Ok(self.channel.try_clone()?)
+    }
+
+    /// Lets a loaded machine run.
+    pub fn resume(&mut self) -> Result<()> {
+        self.ask(&qmp::cont {})?;
+        Ok(())
+    }
+
+    /// The channel to the guest's init.
+    pub fn channel(&self) -> &UnixStream {
+        &self.channel
+    }
+
+    /// The console so far.
+    pub fn console(&self) -> String {
+        fs::read(self.directory.path().join("console"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+        self.channel.shutdown(Shutdown::Both).ok();
+    }
+}
+
+fn mapping(socket: UnixStream, child_fd: i32) -> FdMapping {
+    FdMapping {
+        parent_fd: OwnedFd::from(socket),
+        child_fd,
+    }
+}
+
+/// KVM where the processor has it and the device opens; else emulation, said once.
+///
+/// /dev/kvm alone proves nothing: it may open on a machine that cannot run a guest.
+fn accelerator(icount: bool) -> Vec<String> {
+    static SAID: Once = Once::new();
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let virtual_cpu = flags
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    let opens = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    let to_strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
+    if virtual_cpu && opens && !icount {
+        return to_strings(&["-accel", "kvm", "-accel", "tcg", "-cpu", "max"]);
+    }
+    SAID.call_once(|| {
+        let why = match (icount, virtual_cpu) {
+            (true, _) => "guest time is counted in instructions",
+            (false, false) => "this machine has no hardware virtualisation",
+            (false, true) => "/dev/kvm cannot be opened",
+        };
+        step::say(format!("emulating the processor (TCG): {why}"));
+    });
+    let mut arguments: Vec<String> = to_strings(&["-accel", "tcg", "-cpu", "max,la57=off"]);
+    if icount {
+        arguments.extend(to_strings(&["-icount", "shift=1,sleep=off"]));
+    }
+    arguments
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The lab: boots stock kernels in QEMU, loads the module, and clones the running machine.
+//!
+//! It runs inside the sandbox that `lab/lab` makes, with Debian's toolchain around it, the
+//! checkout at `/src`, the cache at `/cache` and the caller's file system at `/host`.
+
+mod cache;
+mod check;
+mod clone;
+mod demo;
+mod guest;
+mod initramfs;
+mod kernel;
+mod machine;
+mod products;
+mod report;
+mod run;
+mod setup;
+mod shell;
+mod step;
+mod tap;
+mod userspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use clap::Subcommand;
+use clap::error::ErrorKind;
+
+use crate::guest::FAILED;
+use crate::guest::Through;
+use crate::setup::GuestOptions;
+use crate::setup::Setup;
+
+/// Boots stock kernels in QEMU, loads the sysgenid module, and clones the running machine
+#[derive(Parser)]
+#[command(name = "lab", after_help = EXIT_STATUS)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: the command's own (128 + N when signal N killed it); 124 when the limit was reached;
+125 when the lab failed or the guest's kernel reported a problem; 127 when the command could not
+be started; 2 for wrong arguments.
+
+Everything big is kept in ${SYSGENID_CACHE:-${XDG_CACHE_HOME:-~/.cache}/sysgenid}.";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a command as root in a guest
+    Run {
+        #[command(flatten)]
+        options: GuestOptions,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Run a command, save the machine when it prints a line READY, and resume it several times
+    Clone {
+        /// How many clones to resume
+        #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        clones: u16,
+        /// Resume with the VM generation ID that the machine had: nothing may change then
+        #[arg(long)]
+        same_guid: bool,
+        #[command(flatten)]
+        options: GuestOptions,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+    /// Start a guest with a shell on this terminal
+    Shell {
+        #[command(flatten)]
+        options: GuestOptions,
+    },
+    /// Show what the module does: a machine that is cloned twice, side by side
+    Demo,
+    /// Run all tests and lints
+    Check {
+        /// Write the machine-readable summary (JSON) here [default: results/check.json in the cache]
+        #[arg(long, value_name = "FILE")]
+        summary: Option<PathBuf>,
+        /// Let a test that was skipped count as failed
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Look in the archive for newer kernels
+    Update,
+    /// Remove everything from the cache
+    Clean,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            eprintln!(
+                "lab: {} (see lab --help)",
+                first.trim_start_matches("error: ")
+            );
+            return ExitCode::from(2);
+        }
+    };
+    match act(arguments.verb) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Run { options, command } => {
+            run::run(&Setup::new(&options, &command, None)?, &mut Through)
+        }
+        Verb::Clone {
+            clones,
+            same_guid,
+            options,
+            command,
+        } => {
+            let setup = Setup::new(&options, &command, None)?;
+            clone::run(&setup, usize::from(clones), same_guid)
+        }
+        Verb::Shell { options } => shell::run(&options),
+        Verb::Demo => demo::run(),
+        Verb::Check { summary, strict } => {
+            let summary = match summary {
+                Some(path) => cache::from_caller(&path),
+                None => cache::directory("results")?.join("check.json"),
+            };
+            check::run(&summary, strict)
+        }
+        Verb::Update => {
+            let release = kernel::update()?;
+            step::say(format!("the stock kernel is {release}"));
+            Ok(0)
+        }
+        // lab/lab does it: the tool itself lives in the cache.
+        Verb::Clean => unreachable!("lab/lab removes the cache before the tool is started"),
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Finds what a kernel reports about itself: oopses, warnings, and the findings of its
+//! debugging tools. Any of them fails a run, whatever the command in the guest said.
+
+/// How a report begins, at the start of a line of the kernel's log.
+const BEGINNINGS: [&str; 12] = [
+    "BUG: ",
+    "WARNING: ",
+    "Oops: ",
+    "Oops:",
+    "Kernel panic - not syncing",
+    "Internal error: ",
+    "general protection fault",
+    "divide error: ",
+    "invalid opcode: ",
+    "UBSAN: ",
+    "kernel BUG at ",
+    "INFO: task ",
+];
+
+/// What only a report says, wherever it says it.
+const SIGNS: [&str; 8] = [
+    "possible circular locking dependency detected",
+    "possible recursive locking detected",
+    "inconsistent lock state",
+    "suspicious RCU usage",
+    "sleeping function called from invalid context",
+    "new suspected memory leaks",
+    "list_add corruption",
+    "list_del corruption",
+];
+
+/// How many lines of a report are kept; more than the longest stack trace.
+const KEPT: usize = 60;
+
+/// Watches a kernel's log line by line.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    report: Vec<String>,
+}
+
+impl Watch {
+    /// Looks at a record of /dev/kmsg: `priority,sequence,time,flags;text`, and lines of
+    /// key=value pairs, each after a space.
+    pub fn record(&mut self, record: &str) {
+        let text = record.split_once(';').map_or(record, |(_, text)| text);
+        for line in text.lines().filter(|line| !line.starts_with(' ')) {
+            self.line(line);
+        }
+    }
+
+    /// Looks at the console, whose lines begin with a time in brackets.
+    pub fn console(&mut self, console: &str) {
+        for line in console.lines() {
+            let text = line
+                .strip_prefix('[')
+                .and_then(|line| line.split_once("] "))
+                .map_or(line, |(_, text)| text);
+            self.line(text);
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let begins = BEGINNINGS.iter().any(|start| line.starts_with(start));
+        let says = SIGNS.iter().any(|sign| line.contains(sign));
+        if (begins || says || !self.report.is_empty()) && self.report.len() < KEPT {
+            self.report.push(line.trim_end().to_owned());
+        }
+    }
+
+    /// The report, from its first line on, when there was one.
+    pub fn found(&self) -> Option<&[String]> {
+        (!self.report.is_empty()).then_some(&self.report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(line: &str) -> bool {
+        let mut watch = Watch::default();
+        watch.record(&format!("4,100,200,-;{line}\n SUBSYSTEM=misc\n"));
+        watch.found().is_some()
+    }
+
+    #[test]
+    fn reports_are_found() {
+        for line in [
+            "WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2",
+            "WARNING: kernel/x.c:1 at f+0x1/0x2, CPU#0: init/1",
+            "BUG: KASAN: slab-use-after-free in f+0x1/0x2",
+            "BUG: unable to handle page fault for address: 0",
+            "WARNING: possible circular locking dependency detected",
+            "kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+            "UBSAN: array-index-out-of-bounds in x.c:1:1",
+            "INFO: task cat:7 blocked for more than 120 seconds.",
+        ] {
+            assert!(found(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn ordinary_lines_are_not_reports() {
+        for line in [
+            "sysgenid: loading out-of-tree module taints kernel.",
+            "Warning: unable to open an initial console.",
+            "workingset: timestamp_bits=46 max_order=16 bucket_order=0",
+            "Spectre V2 : WARNING: Unprivileged eBPF is enabled",
+            "x86/debug: no BUG: here",
+        ] {
+            assert!(!found(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_console_is_read_without_its_times() {
+        let mut watch = Watch::default();
+        watch.console("[    1.000000] fine\n[    2.000000] Kernel panic - not syncing: x\n");
+        assert_eq!(watch.found().map(<[_]>::len), Some(1));
+    }
+
+    #[test]
+    fn what_follows_a_report_is_kept_with_it() {
+        let mut watch = Watch::default();
+        watch.record("4,1,1,-;WARNING: x");
+        watch.record("4,2,2,-;Call Trace:");
+        assert_eq!(watch.found().map(<[_]>::len), Some(2));
+    }
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `lab run`: a command in a guest.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use uuid::Uuid;
+
+use crate::guest::Sink;
+use crate::guest::Stop;
+use crate::setup::Setup;
+
+/// Boots the guest, runs its command, and returns what the lab exits with.
+pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
+    let (machine, mut follower, mut stop) = setup.boot(Uuid::new_v4(), sink)?;
+    if stop == Stop::Started {
+        let limit = Instant::now() + setup.limit;
+        stop = follower.follow(machine.channel(), limit, false, sink)?;
+    }
+    Ok(follower.conclude(&machine, &stop, ""))
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What every guest is made from: the options of the command line, turned into a kernel, a file
+//! system and a machine.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::anyhow;
+use anyhow::bail;
+use clap::Args;
+use uuid::Uuid;
+use wire::Job;
+use wire::Size;
+
+use crate::cache;
+use crate::guest::Follower;
+use crate::guest::Sink;
+use crate::guest::Stop;
+use crate::initramfs::Initramfs;
+use crate::kernel;
+use crate::kernel::Choice;
+use crate::kernel::Kernel;
+use crate::machine::Hardware;
+use crate::machine::Machine;
+use crate::machine::Origin;
+use crate::products;
+use crate::step;
+use crate::userspace;
+
+/// Options of every guest.
+#[derive(Args, Clone, Debug)]
+pub struct GuestOptions {
+    /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), or a
+    /// series such as 7.2
+    #[arg(long, default_value = "stock", value_name = "KERNEL")]
+    pub kernel: Choice,
+    /// Put a file or a directory into the guest's /, or at GUEST (an absolute path)
+    #[arg(long, value_name = "HOST[:GUEST]")]
+    pub add: Vec<String>,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub smp: u32,
+    /// Memory, with a suffix M or G [default: 256M, with --userspace 1G]
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub memory: Option<String>,
+    /// Count guest time in instructions: repeatable, and idle time costs nothing
+    #[arg(long)]
+    pub icount: bool,
+    /// Do not load the module
+    #[arg(long)]
+    pub no_module: bool,
+    /// Give the guest Debian's user space (libc, OpenSSL, udev, Python) besides busybox
+    #[arg(long)]
+    pub userspace: bool,
+    /// One more argument for QEMU; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub qemu_arg: Vec<String>,
+    /// End the guest after so many seconds (a clone: after it was resumed)
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: u64,
+}
+
+fn memory_size(text: &str) -> Result<String, String> {
+    let number = text.strip_suffix(['M', 'G']).unwrap_or_default();
+    match number.parse::<u32>() {
+        Ok(1..) => Ok(text.to_owned()),
+        _ => Err("not a size such as 512M or 2G".into()),
+    }
+}
+
+impl GuestOptions {
+    /// The options of a guest that nobody asked for anything special.
+    pub fn plain() -> Self {
+        Self {
+            kernel: Choice::Stock,
+            add: Vec::new(),
+            smp: 1,
+            memory: None,
+            icount: false,
+            no_module: false,
+            userspace: false,
+            qemu_arg: Vec::new(),
+            limit: 300,
+        }
+    }
+
+    fn additions(&self) -> Result<Vec<Addition>> {
+        self.add.iter().map(|text| Addition::parse(text)).collect()
+    }
+}
+
+/// Something that goes into the guest: where it is, and where it goes.
+#[derive(Debug)]
+pub struct Addition {
+    /// Where it is.
+    pub from: PathBuf,
+    /// Where it goes.
+    pub guest: PathBuf,
+}
+
+impl Addition {
+    fn parse(text: &str) -> Result<Self> {
+        let (host, guest) = match text.rsplit_once(':') {
+            Some((host, guest)) => (host, Some(guest)),
+            None => (text, None),
+        };
+        let from = cache::from_caller(Path::new(host));
+        // An added link means the file: its target may not be in the guest.
+        let from = from
+            .canonicalize()
+            .ok()
+            .filter(|path| path.starts_with("/host"))
+            .unwrap_or(from);
+        std::fs::metadata(&from).map_err(|error| {
+            anyhow!("--add {text}: {}: {}", cache::shown(&from), reason(&error))
+        })?;
+        let name = Path::new(host).file_name().or_else(|| from.file_name());
+        let guest = match (guest, name) {
+            (Some(guest), _) if guest.starts_with('/') && guest.len() > 1 => guest.into(),
+            (Some(guest), _) => {
+                bail!("--add {text}: “{guest}” is no place in the guest; give an absolute path")
+            }
+            (None, Some(name)) => Path::new("/").join(name),
+            (None, None) => bail!("--add {text}: give it a place in the guest (HOST:GUEST)"),
+        };
+        Ok(Self { from, guest })
+    }
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// What userland a guest has besides busybox.
+#[derive(Clone, Copy, Debug)]
+pub enum Userland<'a> {
+    /// Nothing.
+    Busybox,
+    /// These packages, with all that they depend on.
+    Packages(&'a [&'a str]),
+}
+
+/// A guest that is ready to be started, any number of times.
+pub struct Setup {
+    /// The machine.
+    pub hardware: Hardware,
+    /// Its file system.
+    pub initramfs: PathBuf,
+    /// How long it may take.
+    pub limit: Duration,
+    _directory: tempfile::TempDir,
+}
+
+impl Setup {
+    /// Makes everything that the guest needs.
+    pub fn new(options: &GuestOptions, command: &[String], terminal: Option<Size>) -> Result<Self> {
+        let userland = if options.userspace {
+            Userland::Packages(&userspace::PACKAGES)
+        } else {
+            Userland::Busybox
+        };
+        // What the caller got wrong is said before anything takes long.
+        let additions = options.additions()?;
+        let kernel = kernel::get(options.kernel)?;
+        Self::with(options, &kernel, userland, &additions, command, terminal)
+    }
+
+    /// The same, for the lab's own guests, with files that the lab built.
+    pub fn with(
+        options: &GuestOptions,
+        kernel: &Kernel,
+        userland: Userland<'_>,
+        additions: &[Addition],
+        command: &[String],
+        terminal: Option<Size>,
+    ) -> Result<Self> {
+        let job = Job {
+            command: command.to_vec(),
+            load_module: !options.no_module,
+            terminal,
+        };
+        let mut initramfs = Initramfs::new(&job)?;
+        if !options.no_module {
+            initramfs.file(&products::module(kernel)?, wire::MODULE)?;
+        }
+        let mut base = None;
+        match userland {
+            Userland::Busybox => initramfs.busybox_applets()?,
+            Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
+        }
+        for addition in additions {
+            initramfs
+                .add(&addition.from, &addition.guest)
+                .with_context(|| format!("--add {}", cache::shown(&addition.from)))?;
+        }
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("initramfs");
+        initramfs.write(&path, base.as_deref())?;
+        let mut hardware = Hardware::small(kernel);
+        hardware.smp = options.smp;
+        hardware.icount = options.icount;
+        hardware.arguments.clone_from(&options.qemu_arg);
+        if let Some(memory) = &options.memory {
+            hardware.memory.clone_from(memory);
+        } else if options.userspace {
+            hardware.memory = "1G".into();
+        }
+        Ok(Self {
+            hardware,
+            initramfs: path,
+            limit: Duration::from_secs(options.limit),
+            _directory: directory,
+        })
+    }
+
+    /// Boots the guest until its command starts. Without `Stop::Started` it did not get there.
+    pub fn boot(&self, id: Uuid, sink: &mut dyn Sink) -> Result<(Machine, Follower, Stop)> {
+        let start = Instant::now();
+        let machine = Machine::start(&self.hardware, id, Origin::Boot(&self.initramfs))?;
+        let mut follower = Follower::default();
+        let limit = Instant::now() + self.limit;
+        let stop = follower.follow(machine.channel(), limit, false, sink)?;
+        if stop == Stop::Started {
+            step::note(format!(
+                "booted Linux {} in {:.1} s",
+                self.hardware.release,
+                start.elapsed().as_secs_f32()
+            ));
+        }
+        Ok((machine, follower, stop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_addition_that_does_not_exist_is_named() {
+        let error = Addition::parse("/no/such/file").expect_err("it is not there");
+        let text = error.to_string();
+        assert!(
+            text.contains("/no/such/file") && text.contains("no such file"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn sizes_have_a_suffix() {
+        assert!(memory_size("512M").is_ok());
+        for wrong in ["512", "M", "0G", "1T", "-1M", ""] {
+            assert!(memory_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

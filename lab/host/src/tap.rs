@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Reads the Test Anything Protocol, as the selftests print it.
+
+use serde::Serialize;
+
+/// How one test went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed,
+    /// It could not run, and said why.
+    Skipped,
+}
+
+/// One test.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Test {
+    /// Its name.
+    pub name: String,
+    /// How it went.
+    pub outcome: Outcome,
+    /// What it said: the reason of a skip, the diagnostics of a failure.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl Test {
+    /// A test that passed if `result` is no error.
+    pub fn from_result(name: impl Into<String>, result: anyhow::Result<()>) -> Self {
+        let (outcome, detail) = match result {
+            Ok(()) => (Outcome::Passed, String::new()),
+            Err(error) => (Outcome::Failed, format!("{error:#}")),
+        };
+        Self {
+            name: name.into(),
+            outcome,
+            detail,
+        }
+    }
+}
+
+/// Reads the output of one program. Names get `prefix` in front. What the plan promises and the
+/// output does not have counts as failed, and so does output without a plan.
+pub fn parse(prefix: &str, output: &str) -> Vec<Test> {
+    let mut tests = Vec::new();
+    let mut planned = None;
+    let mut diagnostics = String::new();
+    for line in output.lines() {
+        if let Some(count) = line.strip_prefix("1..") {
+            planned = count
+                .split_whitespace()
+                .next()
+                .and_then(|n| n.parse::<usize>().ok());
+        } else if let Some(test) = parse_line(prefix, line, &diagnostics) {
+            tests.push(test);
+            diagnostics.clear();
+        } else if let Some(diagnostic) = line.strip_prefix("# ") {
+            if !diagnostic.starts_with(" RUN") {
+                diagnostics.push_str(diagnostic);
+                diagnostics.push('\n');
+            }
+        }
+    }
+    let missing = match planned {
+        Some(planned) if planned == tests.len() => return tests,
+        Some(planned) => format!("{planned} tests were planned, {} reported", tests.len()),
+        None => "the program printed no plan".into(),
+    };
+    tests.push(Test {
+        name: format!("{prefix}: all of it ran"),
+        outcome: Outcome::Failed,
+        detail: missing,
+    });
+    tests
+}
+
+fn parse_line(prefix: &str, line: &str, diagnostics: &str) -> Option<Test> {
+    let (good, rest) = match line.strip_prefix("not ok ") {
+        Some(rest) => (false, rest),
+        None => (true, line.strip_prefix("ok ")?),
+    };
+    let rest = rest
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .trim_start();
+    let rest = rest.strip_prefix("- ").unwrap_or(rest);
+    let (name, directive) = rest.split_once(" # ").unwrap_or((rest, ""));
+    let skip = directive
+        .get(..4)
+        .is_some_and(|word| word.eq_ignore_ascii_case("skip"));
+    let (outcome, detail) = match (good, skip) {
+        (true, true) => (Outcome::Skipped, directive[4..].trim().to_owned()),
+        (true, false) => (Outcome::Passed, String::new()),
+        (false, _) => (Outcome::Failed, diagnostics.trim_end().to_owned()),
+    };
+    Some(Test {
+        name: format!("{prefix}: {name}"),
+        outcome,
+        detail,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(output: &str) -> Vec<Outcome> {
+        parse("x", output).iter().map(|test| test.outcome).collect()
+    }
+
+    #[test]
+    fn all_three_outcomes_are_told_apart() {
+        let output = "TAP version 13\n1..3\n# why\nnot ok 1 a\nok 2 b\nok 3 c # SKIP no device\n";
+        let tests = parse("x", output);
+        assert_eq!(
+            outcomes(output),
+            [Outcome::Failed, Outcome::Passed, Outcome::Skipped]
+        );
+        assert_eq!(tests[0].detail, "why");
+        assert_eq!(tests[2].detail, "no device");
+        assert_eq!(tests[1].name, "x: b");
+    }
+
+    #[test]
+    fn what_is_missing_has_failed() {
+        assert_eq!(
+            outcomes("1..2\nok 1 a\n"),
+            [Outcome::Passed, Outcome::Failed]
+        );
+        assert_eq!(outcomes(""), [Outcome::Failed]);
+        assert_eq!(outcomes("ok 1 a\n"), [Outcome::Passed, Outcome::Failed]);
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The init process of the lab's guests.
+//!
+//! It mounts what a command expects, loads the module, runs the command, and tells the lab over
+//! the virtio-serial port what the command writes, what the kernel logs and how it all ended.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use rustix::event;
+use rustix::event::EventfdFlags;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::fs::OFlags;
+use rustix::mount::MountFlags;
+use rustix::process::WaitOptions;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+use wire::Decoder;
+use wire::End;
+use wire::Frame;
+use wire::Job;
+use wire::Size;
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn main() {
+    let mut port = match prepare() {
+        Ok(port) => port,
+        // There is no channel to say it on: the console is all there is, and the panic that
+        // follows init's exit makes the lab show its tail.
+        Err(error) => {
+            eprintln!("lab init: {error:#}");
+            return;
+        }
+    };
+    let end = run(&mut port).unwrap_or_else(|error| End::NotStarted(format!("{error:#}")));
+    if let Err(error) = Frame::Ended(end).write(&mut port) {
+        eprintln!("lab init: cannot report the end: {error}");
+    }
+    // The lab ends the machine when it has read the last frame.
+    loop {
+        thread::park();
+    }
+}
+
+/// Mounts the usual file systems and opens the port.
+fn prepare() -> Result<File> {
+    let mounts = [
+        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
+        ("proc", "/proc", MountFlags::NOSUID, c""),
+        ("sysfs", "/sys", MountFlags::NOSUID, c""),
+        ("tmpfs", "/tmp", MountFlags::NOSUID, c"mode=1777"),
+        ("tmpfs", "/run", MountFlags::NOSUID, c"mode=0755"),
+        ("devpts", "/dev/pts", MountFlags::NOSUID, c"ptmxmode=0666"),
+        ("tmpfs", "/dev/shm", MountFlags::NOSUID, c"mode=1777"),
+        ("debugfs", "/sys/kernel/debug", MountFlags::NOSUID, c""),
+    ];
+    for (kind, target, flags, options) in mounts {
+        // The last ones lie in file systems that were only just mounted; debugfs's own
+        // directory cannot be made, and is there when the kernel has debugfs.
+        if let Err(error) = fs::create_dir_all(target) {
+            eprintln!("lab init: {target}: {error}");
+        }
+        match rustix::mount::mount(kind, target, kind, flags, options) {
+            Ok(()) => {}
+            Err(error) if kind == "debugfs" => eprintln!("lab init: no debugfs: {error}"),
+            Err(error) => bail!("cannot mount {kind} on {target}: {error}"),
+        }
+    }
+    open_port()
+}
+
+fn open_port() -> Result<File> {
+    let ports = Path::new("/sys/class/virtio-ports");
+    for entry in fs::read_dir(ports).context("the kernel knows no virtio-serial port")? {
+        let entry = entry?;
+        // The name arrives in a control message, some time after the port itself.
+        for _ in 0..500 {
+            match fs::read_to_string(entry.path().join("name")) {
+                Ok(name) if name.trim_end() == wire::PORT => {
+                    let node = Path::new("/dev").join(entry.file_name());
+                    return File::options()
+                        .read(true)
+                        .write(true)
+                        .open(&node)
+                        .with_context(|| format!("cannot open {}", node.display()));
+                }
+                Ok(name) if !name.trim_end().is_empty() => break,
+                _ => thread::sleep(std::time::Duration::from_millis(10)),
+            }
+        }
+    }
+    bail!("no virtio-serial port is called {}", wire::PORT);
+}
+
+/// Runs the job, and returns how its command ended.
+fn run(port: &mut File) -> Result<End> {
+    let job = fs::read(wire::JOB).with_context(|| format!("cannot read {}", wire::JOB))?;
+    let job: Job = serde_json::from_slice(&job).context("the job is malformed")?;
+    let kernel_log = open_kernel_log()?;
+    if job.load_module {
+        load_module()?;
+    }
+    Frame::Started.write(port)?;
+    let ended = event::eventfd(0, EventfdFlags::CLOEXEC)?;
+    let (child, outputs, terminal) = start(&job)?;
+    let reaper = {
+        let ended = ended.try_clone()?;
+        thread::spawn(move || reap(child, &ended))
+    };
+    forward(port, &kernel_log, outputs, terminal.as_ref(), &ended)?;
+    reaper
+        .join()
+        .map_err(|_| anyhow::anyhow!("the reaper panicked"))?
+        .context("cannot wait for the command")
+}
+
+fn load_module() -> Result<()> {
+    let module =
+        File::open(wire::MODULE).with_context(|| format!("cannot open {}", wire::MODULE))?;
+    rustix::system::finit_module(&module, c"", 0)
+        .context("the kernel does not take the module (its log says why)")
+}
+
+fn open_kernel_log() -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let log = rustix::fs::open("/dev/kmsg", flags, rustix::fs::Mode::empty())
+        .context("cannot open /dev/kmsg")?;
+    Ok(File::from(log))
+}
+
+/// What the command writes, and what becomes of it.
+struct Output {
+    from: File,
+    frame: fn(Vec<u8>) -> Frame,
+    open: bool,
+}
+
+impl Output {
+    fn new(from: impl Into<OwnedFd>, frame: fn(Vec<u8>) -> Frame) -> Self {
+        Self {
+            from: File::from(from.into()),
+            frame,
+            open: true,
+        }
+    }
+}
+
+/// Starts the command. Returns its process ID, where its output comes from, and its terminal
+/// when it has one.
+fn start(job: &Job) -> Result<(i32, Vec<Output>, Option<File>)> {
+    let (name, arguments) = job.command.split_first().context("the command is empty")?;
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .env("LANG", "C.UTF-8")
+        .env("TERM", "linux")
+        .current_dir("/");
+    let terminal = if let Some(size) = job.terminal {
+        Some(terminal(&mut command, size)?)
+    } else {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        None
+    };
+    let mut child = command.spawn().map_err(|error| explain(name, error))?;
+    let mut outputs = Vec::new();
+    if let Some(terminal) = &terminal {
+        outputs.push(Output::new(terminal.try_clone()?, Frame::Stdout));
+    }
+    if let Some(stdout) = child.stdout.take() {
+        outputs.push(Output::new(stdout, Frame::Stdout));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        outputs.push(Output::new(stderr, Frame::Stderr));
+    }
+    Ok((i32::try_from(child.id())?, outputs, terminal))
+}
+
+fn explain(name: &str, error: io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound if Path::new(name).exists() => {
+            ": the interpreter or dynamic loader that it names is not in this guest; link it \
+             statically, or start the guest with --userspace"
+        }
+        io::ErrorKind::NotFound => ": not in the guest; bring it with --add",
+        _ => "",
+    };
+    anyhow::Error::new(error).context(format!("cannot start {name}{hint}"))
+}
+
+/// Opens a pseudo-terminal, gives the command its one end and returns the other.
+fn terminal(command: &mut Command, size: Size) -> Result<File> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let ours = rustix::pty::openpt(flags | OpenptFlags::CLOEXEC)?;
+    rustix::pty::unlockpt(&ours)?;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags | OpenptFlags::CLOEXEC)?;
+    resize(&ours, size)?;
+    command
+        .stdin(theirs.try_clone()?)
+        .stdout(theirs.try_clone()?)
+        .stderr(theirs);
+    Ok(File::from(ours))
+}
+
+fn resize(terminal: impl AsFd, size: Size) -> io::Result<()> {
+    let size = Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(terminal, size).map_err(Into::into)
+}
+
+/// Reaps whatever ends, as an init process must, until the command is among it.
+fn reap(command: i32, ended: &OwnedFd) -> Result<End> {
+    let end = loop {
+        let Some((pid, status)) = rustix::process::wait(WaitOptions::empty())? else {
+            continue;
+        };
+        if pid.as_raw_nonzero().get() != command {
+            continue;
+        }
+        if let Some(code) = status.exit_status() {
+            break End::Exited(code);
+        }
+        if let Some(signal) = status.terminating_signal() {
+            break End::Signaled(signal);
+        }
+    };
+    rustix::io::write(ended, &1u64.to_ne_bytes())?;
+    Ok(end)
+}
+
+/// Forwards in both directions until the command has ended and nothing is left to read.
+fn forward(
+    port: &mut File,
+    kernel_log: &File,
+    mut outputs: Vec<Output>,
+    terminal: Option<&File>,
+    ended: &OwnedFd,
+) -> Result<()> {
+    let mut buffer = vec![0; wire::MAX_PAYLOAD];
+    let mut input = Decoder::default();
+    loop {
+        outputs.retain(|output| output.open);
+        let mut ready: VecDeque<PollFlags> = {
+            let mut polled = vec![
+                PollFd::new(ended, PollFlags::IN),
+                PollFd::new(kernel_log, PollFlags::IN),
+            ];
+            polled.extend(outputs.iter().map(|o| PollFd::new(&o.from, PollFlags::IN)));
+            if terminal.is_some() {
+                polled.push(PollFd::new(port, PollFlags::IN));
+            }
+            event::poll(&mut polled, None)?;
+            polled.iter().map(PollFd::revents).collect()
+        };
+        let mut take = || ready.pop_front().is_some_and(|flags| !flags.is_empty());
+        let over = take();
+        let mut quiet = true;
+        if take() {
+            quiet = false;
+            forward_kernel_log(port, kernel_log, &mut buffer)?;
+        }
+        for output in &mut outputs {
+            if take() {
+                quiet = false;
+                // EIO is how a pseudo-terminal says that nobody is left at the other end.
+                match output.from.read(&mut buffer) {
+                    Ok(0) | Err(_) => output.open = false,
+                    Ok(length) => (output.frame)(buffer[..length].to_vec()).write(port)?,
+                }
+            }
+        }
+        if let Some(mut terminal) = terminal {
+            if take() {
+                let length = port.read(&mut buffer)?;
+                input.push(&buffer[..length]);
+                while let Some(frame) = input.next_frame().map_err(anyhow::Error::msg)? {
+                    match frame {
+                        Frame::Input(bytes) => terminal.write_all(&bytes)?,
+                        Frame::Resized(size) => resize(terminal, size)?,
+                        other => bail!("the lab sent {other:?}"),
+                    }
+                }
+            }
+        }
+        if over && quiet {
+            return Ok(());
+        }
+    }
+}
+
+fn forward_kernel_log(port: &mut File, mut log: &File, buffer: &mut [u8]) -> Result<()> {
+    loop {
+        match log.read(buffer) {
+            Ok(length) => {
+                let record = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                Frame::Kernel(record).write(port)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // Records were overwritten before they were read; the next read goes on after them.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(error).context("cannot read /dev/kmsg"),
+        }
+    }
+}

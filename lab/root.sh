@@ -1,0 +1,148 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Runs as the init process of the sandbox: makes the toolchain root when the cache has none,
+# enters it, builds the lab's own tool when this checkout's is not in the cache, and runs it.
+set -eu
+
+suite=trixie
+mirror=${SYSGENID_MIRROR:-http://deb.debian.org/debian}
+
+die() {
+	printf 'lab: %s\n' "$*" >&2
+	exit 125
+}
+
+say() {
+	printf 'lab: %s\n' "$*" >&2
+}
+
+# Why a step failed, in one line: disk and network before the tool's own words.
+explain() {
+	if [ "$(df --output=avail -k "$LAB_CACHE" | tail -n 1)" -lt 102400 ]; then
+		die "$1: the disk that holds $LAB_CACHE is full; the lab needs about 8 GB there (SYSGENID_CACHE chooses another place)"
+	elif grep -qE 'Temporary failure resolving|Could not (resolve|connect)|Connection (refused|timed out|failed)|Network is unreachable|spurious network error|download of .* failed' "$2"; then
+		die "$1: no network: $(grep -E 'Temporary failure resolving|Could not|Connection|unreachable|network error' "$2" | head -n 1 | sed 's/^[[:space:]]*//'); what is in the cache already works without"
+	fi
+	die "$1: $(grep -iE '^E:|error' "$2" | tail -n 1); the whole log: $2"
+}
+
+sha() {
+	sha256sum | cut -c 1-16
+}
+
+mount -t proc proc /proc 2>/dev/null ||
+	die "cannot mount /proc in a new PID namespace: this looks like a container that forbids it"
+
+# Held, shared, as long as anything in the sandbox lives; `lab clean` wants it alone.
+exec 8>"$LAB_CACHE/in-use"
+if [ "${1-}" = clean ]; then
+	flock -n 8 || die "another lab is running; nothing was removed"
+	say "removing everything from $LAB_CACHE"
+	cd "$LAB_CACHE"
+	rm -rf --one-file-system root-* apt build cargo configs kernels lock log tool userspace in-use
+	exit 0
+fi
+flock -s 8
+
+# What the root is made from names it. A root is moved to its name only when it is whole;
+# nothing writes to it afterwards.
+packages=$(sed 's/[[:space:]]*#.*//; /^$/d' "$LAB_SOURCE/lab/packages" | paste -s -d, -)
+root=$LAB_CACHE/root-$(printf '%s %s %s\n' "$suite" "$mirror" "$packages" | sha)
+mkdir -p "$LAB_CACHE/log"
+
+if ! [ -d "$root" ]; then
+	exec 9>"$root.lock"
+	flock -n 9 || { say "another lab is making the toolchain root; waiting for it"; flock 9; }
+fi
+if ! [ -d "$root" ]; then
+	rm -rf --one-file-system "$LAB_CACHE"/root-*.part
+	[ "$(df --output=avail -k "$LAB_CACHE" | tail -n 1)" -gt 8000000 ] ||
+		die "the disk that holds $LAB_CACHE has less than 8 GB free; make room there, or let SYSGENID_CACHE name another place"
+	say "making the toolchain root (Debian $suite, about a minute)"
+	start=$(date +%s)
+	log=$LAB_CACHE/log/root.log
+	options=
+	if command -v apt-config >/dev/null; then
+		# The proxies that this machine's apt is configured with.
+		apt-config dump | grep -E '^Acquire::https?::Proxy' >"$LAB_CACHE/log/proxy.conf" || :
+		options="--aptopt=$LAB_CACHE/log/proxy.conf"
+	fi
+	# shellcheck disable=SC2086 # no option, or one
+	if ! TMPDIR=$LAB_CACHE mmdebstrap --mode=root --variant=apt $options \
+		--aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
+		--aptopt='APT::Install-Recommends "false"' \
+		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+		--dpkgopt='path-exclude=/usr/share/doc/*' \
+		--dpkgopt='force-unsafe-io' \
+		--include="$packages" \
+		"$suite" "$root.part" \
+		"deb $mirror $suite main" "deb $mirror $suite-updates main" "deb $mirror $suite-backports main" \
+		>"$log" 2>&1; then
+		explain "cannot make the toolchain root" "$log"
+	fi
+	mkdir -p "$root.part/src" "$root.part/cache" "$root.part/host"
+	touch "$root.part/etc/resolv.conf" "$root.part/etc/ssl/certs/ca-certificates.crt"
+	mv "$root.part" "$root"
+	say "made the toolchain root ($(($(date +%s) - start)) s)"
+fi
+exec 9>&-
+
+# The root itself is read-only; what may be written is the cache, and a /tmp that goes with
+# the namespace.
+at=$root
+mount --bind "$root" "$at"
+cd "$at"
+mount -o remount,bind,ro "$at"
+mount -t proc proc "$at/proc"
+mount --rbind /sys "$at/sys"
+mount --rbind /dev "$at/dev"
+mount -t tmpfs -o mode=1777 tmp "$at/tmp"
+mount -t tmpfs -o mode=755 run "$at/run"
+mount --bind "$LAB_SOURCE" "$at/src"
+mount -o remount,bind,ro "$at/src" 2>/dev/null || :
+mount --bind "$LAB_CACHE" "$at/cache"
+mount --rbind / "$at/host"
+for file in /etc/resolv.conf /etc/hosts /etc/ssl/certs/ca-certificates.crt; do
+	[ ! -e "$file" ] || [ ! -e "$at$file" ] || mount --bind "$file" "$at$file"
+done
+
+# Cargo's registry is shared; its configuration is the caller's.
+mkdir -p "$LAB_CACHE/cargo"
+config=${CARGO_HOME:-${HOME:-/root}/.cargo}/config.toml
+if [ -e "$config" ]; then
+	cp "$config" "$LAB_CACHE/cargo/config.toml"
+else
+	rm -f "$LAB_CACHE/cargo/config.toml"
+fi
+
+export HOME=/tmp CARGO_HOME=/cache/cargo TMPDIR=/tmp LC_ALL=C.UTF-8
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+LAB_CHECKOUT=$(printf '%s' "$LAB_SOURCE" | sha)
+LAB_ROOT_KEY=$(basename "$root")
+export LAB_CHECKOUT LAB_ROOT_KEY
+unset RUSTUP_TOOLCHAIN RUSTFLAGS CARGO_TARGET_DIR RUSTC RUSTC_WRAPPER MAKEFLAGS MAKELEVEL MFLAGS KDIR 2>/dev/null || :
+
+# The tool is kept by the content of its sources, so that a fresh clone starts at once.
+cd "$LAB_SOURCE/lab"
+key=$(find . -type f ! -path './target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha)
+tool=/cache/tool/$key
+if ! [ -x "$at$tool/lab" ]; then
+	say "building the lab's tool"
+	start=$(date +%s)
+	mkdir -p "$at/cache/tool"
+	if ! chroot "$at" sh -c "
+		exec 9>/cache/tool/lock && flock 9 &&
+		cd /src/lab && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \
+			--target x86_64-unknown-linux-gnu --target-dir '/cache/build/$LAB_CHECKOUT/lab' &&
+		rm -rf '$tool.part' && mkdir -p '$tool.part' &&
+		cp '/cache/build/$LAB_CHECKOUT/lab/x86_64-unknown-linux-gnu/release/lab' \
+			'/cache/build/$LAB_CHECKOUT/lab/x86_64-unknown-linux-gnu/release/init' '$tool.part/' &&
+		rm -rf '$tool' && mv '$tool.part' '$tool'" >"$LAB_CACHE/log/tool.log" 2>&1; then
+		grep -E -A 12 '^error' "$LAB_CACHE/log/tool.log" >&2 || :
+		explain "cannot build the lab's tool" "$LAB_CACHE/log/tool.log"
+	fi
+	say "built the lab's tool ($(($(date +%s) - start)) s)"
+fi
+export LAB_TOOL="$tool"
+exec chroot "$at" "$tool/lab" "$@"

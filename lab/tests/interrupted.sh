@@ -1,0 +1,106 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Kills the lab in the middle of each of its steps, from an empty cache on, and sees that
+# nothing is left behind, and that the next call repairs what the last one left. Prints TAP.
+#
+# usage: interrupted.sh CACHE (an empty directory, or one that is not there)
+#
+# Whether a process or a mount is left is asked of the whole machine, so no other lab may run.
+set -u
+
+lab=$(cd "$(dirname "$0")/.." && pwd)/lab
+cache=${1:?usage: interrupted.sh CACHE}
+export SYSGENID_CACHE="$cache"
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+count=0
+failed=0
+
+result() { # result STATUS NAME
+	count=$((count + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $count $2"
+	else
+		failed=$((failed + 1))
+		echo "not ok $count $2"
+	fi
+}
+
+left_behind() {
+	pgrep -f "qemu-system-x86_64.*sysgenid.lab" >"$out.left"
+	grep " $cache/" /proc/self/mountinfo >>"$out.left"
+	pgrep -f "$lab|$cache/root-" >>"$out.left"
+	if [ -s "$out.left" ]; then
+		sed 's/^/# left behind: /' "$out.left"
+		rm -f "$out.left"
+		return 0
+	fi
+	rm -f "$out.left"
+	return 1
+}
+
+# interrupt SIGNAL SECONDS LINE ARGUMENTS...: starts the lab, waits until it has said LINE and
+# for SECONDS more, and sends SIGNAL to the lab's first process only, as kill(1) would.
+interrupt() {
+	signal=$1 seconds=$2 line=$3
+	shift 3
+	# A shell without job control starts what is in the background with SIGINT ignored.
+	env --default-signal=INT "$lab" "$@" >"$out" 2>&1 &
+	pid=$!
+	waited=0
+	until grep -qF "$line" "$out"; do
+		if ! kill -0 "$pid" 2>/dev/null || [ "$waited" -gt 6000 ]; then
+			sed 's/^/# /' "$out"
+			result 1 "SIG$signal: '$line' is reached"
+			kill -s KILL "$pid" 2>/dev/null
+			wait "$pid" 2>/dev/null
+			return
+		fi
+		sleep 0.1
+		waited=$((waited + 1))
+	done
+	sleep "$seconds"
+	kill -0 "$pid" 2>/dev/null
+	result $? "SIG$signal: still in '$line', $seconds s later"
+	kill -s "$signal" "$pid" 2>/dev/null
+	wait "$pid" 2>/dev/null
+	sleep 1
+	! left_behind
+	result $? "SIG$signal: nothing is left of '$line'"
+}
+
+echo "TAP version 13"
+interrupt KILL 8 "making the toolchain root" run -- true
+interrupt TERM 25 "making the toolchain root" run -- true
+interrupt KILL 10 "building the lab's tool" run -- true
+interrupt KILL 1 "asking the archive" run -- true
+interrupt INT 4 "preparing kernel" run -- true
+interrupt KILL 40 "preparing kernel" run -- true
+interrupt KILL 3 "emulating the processor" run -- true
+interrupt TERM 1 "booted Linux" run -- sleep 100
+interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 5'
+interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 100'
+
+"$lab" run -- true >"$out" 2>&1
+status=$?
+[ "$status" = 0 ] || sed 's/^/# /' "$out"
+result "$status" "the lab works after all that"
+
+# Two labs at once: each has its own guest, and neither disturbs the other.
+"$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
+first=$!
+"$lab" run -- sh -c 'sleep 2; exit 4' >"$out.2" 2>&1 &
+second=$!
+wait "$first"
+[ $? = 3 ]
+result $? "two at once: the first"
+wait "$second"
+[ $? = 4 ]
+result $? "two at once: the second"
+rm -f "$out.1" "$out.2"
+
+! left_behind
+result $? "nothing is left in the end"
+echo "1..$count"
+[ "$failed" = 0 ]
