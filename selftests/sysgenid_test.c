@@ -1,0 +1,1933 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Tests of /dev/sysgenid, call by call.
+ *
+ * No test knows what the generation is when it starts: each reads it first and
+ * compares with what it read, so that the suite can run again and again on one
+ * device. No test needs anything to be fast either; a limit is only there so
+ * that a hang becomes a failure.
+ *
+ * Copyright (C) 2026 The sysgenid authors
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/capability.h>
+#include <linux/io_uring.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/sysgenid.h>
+
+#include "kselftest_harness.h"
+
+#define NODE		"/dev/sysgenid"
+#define NOBODY		65534
+
+/* Long enough for a guest without hardware virtualization on a loaded host. */
+#define LIMIT_MS	20000
+
+/* After this long, something that should stay asleep is believed to sleep. */
+#define SETTLE_MS	50
+
+/* What a child says when it could not try what it was started for. */
+#define CHILD_SKIP	255
+
+#ifdef __NR_poll
+#define NR_POLL		__NR_poll
+#else
+#define NR_POLL		__NR_ppoll
+#endif
+
+static void sleep_ms(unsigned int ms)
+{
+	struct timespec ts = {
+		.tv_sec = ms / 1000,
+		.tv_nsec = (ms % 1000) * 1000000L,
+	};
+
+	while (nanosleep(&ts, &ts) && errno == EINTR)
+		;
+}
+
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* The generation that a trigger with no wish of its own leads to. */
+static uint32_t next_generation(uint32_t generation)
+{
+	return generation == UINT32_MAX ? 1 : generation + 1;
+}
+
+static int set_tracking(int fd, unsigned long on)
+{
+	return ioctl(fd, SYSGENID_SET_WATCHER_TRACKING, on);
+}
+
+static int wait_watchers(int fd, unsigned long timeout_ms)
+{
+	return ioctl(fd, SYSGENID_WAIT_WATCHERS, timeout_ms);
+}
+
+static int trigger(int fd, unsigned long least)
+{
+	return ioctl(fd, SYSGENID_TRIGGER_GEN_UPDATE, least);
+}
+
+static int ack(int fd, uint32_t generation)
+{
+	return write(fd, &generation, sizeof(generation)) ==
+	       (ssize_t)sizeof(generation) ? 0 : -1;
+}
+
+/* The events of @fd at this moment. */
+static short events_now(int fd)
+{
+	struct pollfd pfd = {
+		.fd = fd,
+		.events = POLLIN | POLLRDNORM | POLLPRI | POLLOUT | POLLWRNORM,
+	};
+
+	return poll(&pfd, 1, 0) < 0 ? -1 : pfd.revents;
+}
+
+static bool is_outdated(int fd)
+{
+	return events_now(fd) == (POLLIN | POLLRDNORM);
+}
+
+static bool is_acked(int fd)
+{
+	return events_now(fd) == 0;
+}
+
+/* Whether task @tid sleeps in the system call @nr, and in nothing else. */
+static bool sleeps_in(pid_t tid, long nr)
+{
+	char path[64], text[32] = "";
+	ssize_t len;
+	char *end;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	len = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	/* "running", or the number of the call and what it was given. */
+	return len > 0 && strtol(text, &end, 10) == nr && end != text;
+}
+
+static bool wait_until_sleeps_in(pid_t tid, long nr)
+{
+	uint64_t end = now_ms() + LIMIT_MS;
+
+	while (!sleeps_in(tid, nr)) {
+		if (now_ms() > end)
+			return false;
+		sleep_ms(1);
+	}
+	return true;
+}
+
+/* One call that is meant to sleep, in a thread of its own. */
+struct sleeper {
+	int fd;			/* on this descriptor */
+	long nr;		/* read, poll or ioctl, by number */
+	unsigned long arg;	/* the timeout, for an ioctl */
+	const uint32_t *word;	/* the mapped generation */
+
+	pthread_t thread;
+	pid_t tid;
+	int ret;		/* what the call returned */
+	int err;		/* and its errno */
+	uint32_t value;		/* what a read has read */
+	short revents;		/* what a poll has found */
+	uint32_t seen;		/* the mapped generation right after the call */
+};
+
+static void *sleeper_main(void *data)
+{
+	struct sleeper *s = data;
+	struct pollfd pfd = { .fd = s->fd, .events = POLLIN | POLLRDNORM };
+
+	__atomic_store_n(&s->tid, (pid_t)syscall(__NR_gettid), __ATOMIC_RELEASE);
+	if (s->nr == __NR_read)
+		s->ret = read(s->fd, &s->value, sizeof(s->value));
+	else if (s->nr == NR_POLL)
+		s->ret = poll(&pfd, 1, -1);
+	else
+		s->ret = wait_watchers(s->fd, s->arg);
+	s->err = s->ret < 0 ? errno : 0;
+	s->revents = pfd.revents;
+	s->seen = __atomic_load_n(s->word, __ATOMIC_ACQUIRE);
+	return NULL;
+}
+
+/* Returns when the call is asleep. */
+static void start_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+{
+	uint64_t end = now_ms() + LIMIT_MS;
+	pid_t tid;
+
+	ASSERT_EQ(0, pthread_create(&s->thread, NULL, sleeper_main, s));
+	while (!(tid = __atomic_load_n(&s->tid, __ATOMIC_ACQUIRE))) {
+		ASSERT_LT(now_ms(), end);
+		sleep_ms(1);
+	}
+	ASSERT_TRUE(wait_until_sleeps_in(tid, s->nr)) {
+		TH_LOG("call %ld never went to sleep", s->nr);
+	}
+}
+
+static void expect_asleep(struct __test_metadata *_metadata, struct sleeper *s)
+{
+	sleep_ms(SETTLE_MS);
+	EXPECT_TRUE(sleeps_in(s->tid, s->nr)) {
+		TH_LOG("call %ld did not stay asleep", s->nr);
+	}
+}
+
+static void finish_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += LIMIT_MS / 1000;
+	ASSERT_EQ(0, pthread_timedjoin_np(s->thread, NULL, &end)) {
+		TH_LOG("call %ld was never woken", s->nr);
+	}
+}
+
+/* The exit status of a child, or -1 if it did not exit. */
+static int child_status(pid_t pid)
+{
+	int status;
+
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
+struct fdinfo {
+	unsigned long generation;
+	unsigned long acked;
+	unsigned long outdated;
+	unsigned long tracked;
+	unsigned long watchers;
+	unsigned long outdated_watchers;
+	char source[32];
+	unsigned int keys;	/* lines that start with "sysgenid-" */
+	unsigned int found;	/* keys of the contract, each counted once */
+};
+
+static bool parse_number(const char *line, const char *key, unsigned long *value)
+{
+	size_t len = strlen(key);
+	char *end;
+
+	if (strncmp(line, key, len) || line[len] != ':' || line[len + 1] != '\t')
+		return false;
+	*value = strtoul(line + len + 2, &end, 10);
+	return end != line + len + 2 && !strcmp(end, "\n");
+}
+
+static bool read_fdinfo(int fd, struct fdinfo *info)
+{
+	char path[64], line[256], end;
+	FILE *file;
+
+	memset(info, 0, sizeof(*info));
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	while (fgets(line, sizeof(line), file)) {
+		if (strncmp(line, "sysgenid-", 9))
+			continue;
+		info->keys++;
+		if (parse_number(line, "sysgenid-generation", &info->generation))
+			info->found |= 1 << 0;
+		if (parse_number(line, "sysgenid-acked", &info->acked))
+			info->found |= 1 << 1;
+		if (parse_number(line, "sysgenid-outdated", &info->outdated))
+			info->found |= 1 << 2;
+		if (parse_number(line, "sysgenid-tracked", &info->tracked))
+			info->found |= 1 << 3;
+		if (parse_number(line, "sysgenid-watchers", &info->watchers))
+			info->found |= 1 << 4;
+		if (parse_number(line, "sysgenid-outdated-watchers",
+				 &info->outdated_watchers))
+			info->found |= 1 << 5;
+		if (sscanf(line, "sysgenid-source:\t%31s%c", info->source, &end) == 2 &&
+		    end == '\n')
+			info->found |= 1 << 6;
+	}
+	fclose(file);
+	return info->keys == 7 && info->found == (1 << 7) - 1;
+}
+
+FIXTURE(sysgenid)
+{
+	int overseer;		/* triggers; nothing is asserted about its state */
+	int watcher;		/* the watcher under test, acked */
+	const uint32_t *word;	/* the mapped generation */
+	long page;
+};
+
+FIXTURE_SETUP(sysgenid)
+{
+	void *map;
+
+	if (geteuid())
+		SKIP(return, "only root may trigger a change");
+
+	self->page = sysconf(_SC_PAGESIZE);
+	self->overseer = open(NODE, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->overseer) {
+		TH_LOG("cannot open " NODE ": %s", strerror(errno));
+	}
+	map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->overseer, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	self->word = map;
+	self->watcher = open(NODE, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->watcher);
+}
+
+FIXTURE_TEARDOWN(sysgenid)
+{
+	/* The watchers go with the process. */
+}
+
+/* The generation, as everything else in a test is compared with it. */
+#define generation()	__atomic_load_n(self->word, __ATOMIC_ACQUIRE)
+
+/* Changes the generation, and returns what it is then. */
+#define change()	change_by(_metadata, self->overseer, self->word)
+
+static uint32_t change_by(struct __test_metadata *_metadata, int fd,
+			  const uint32_t *word)
+{
+	uint32_t expected = next_generation(__atomic_load_n(word, __ATOMIC_ACQUIRE));
+
+	ASSERT_EQ(0, trigger(fd, 0));
+	ASSERT_EQ(expected, __atomic_load_n(word, __ATOMIC_ACQUIRE));
+	return expected;
+}
+
+static int open_node(struct __test_metadata *_metadata, int flags)
+{
+	int fd = open(NODE, flags | O_CLOEXEC);
+
+	ASSERT_LE(0, fd);
+	return fd;
+}
+
+/* An address that can neither be read nor written, after a page that can. */
+static char *guarded_page(struct __test_metadata *_metadata)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	char *map = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	ASSERT_EQ(0, mprotect(map + page, page, PROT_NONE));
+	return map + page;
+}
+
+/* Node and open. */
+
+TEST_F(sysgenid, node_mode)
+{
+	struct stat st;
+
+	ASSERT_EQ(0, stat(NODE, &st));
+	EXPECT_TRUE(S_ISCHR(st.st_mode));
+	EXPECT_EQ(0666U, st.st_mode & 07777);
+}
+
+TEST_F(sysgenid, open_by_anybody)
+{
+	static const int modes[] = { O_RDONLY, O_WRONLY, O_RDWR };
+	unsigned int i;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			if (setgid(NOBODY) || setuid(NOBODY))
+				_exit(CHILD_SKIP);
+			_exit(open(NODE, modes[i]) < 0 ? errno : 0);
+		}
+		EXPECT_EQ(0, child_status(pid)) {
+			TH_LOG("access mode %d", modes[i]);
+		}
+	}
+}
+
+TEST_F(sysgenid, open_is_acked_and_untracked)
+{
+	static const int modes[] = { O_RDONLY, O_WRONLY, O_RDWR };
+	struct fdinfo before, info;
+	uint32_t now;
+	unsigned int i;
+	int fd;
+
+	/* Whatever the others are: a new watcher begins anew. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	now = change();
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		fd = open_node(_metadata, modes[i]);
+		EXPECT_TRUE(is_acked(fd));
+		ASSERT_TRUE(read_fdinfo(fd, &info));
+		EXPECT_EQ(now, info.acked);
+		EXPECT_EQ(0U, info.outdated);
+		EXPECT_EQ(0U, info.tracked);
+		EXPECT_EQ(before.watchers, info.watchers);
+	}
+}
+
+TEST_F(sysgenid, access_mode_is_kept)
+{
+	uint32_t value = change();
+	int reader = open_node(_metadata, O_RDONLY);
+	int writer = open_node(_metadata, O_WRONLY);
+
+	EXPECT_EQ(-1, ack(reader, value));
+	EXPECT_EQ(EBADF, errno);
+	EXPECT_EQ(-1, read(writer, &value, sizeof(value)));
+	EXPECT_EQ(EBADF, errno);
+
+	/* A writer needs no read to ack what it saw elsewhere. */
+	value = change();
+	EXPECT_TRUE(is_outdated(writer));
+	EXPECT_EQ(0, ack(writer, value));
+	EXPECT_TRUE(is_acked(writer));
+}
+
+/* read */
+
+TEST_F(sysgenid, read_sizes)
+{
+	uint32_t now = change();
+	uint32_t buf[4] = {};
+	size_t n;
+
+	EXPECT_EQ(0, read(self->watcher, buf, 0));
+	for (n = 1; n < sizeof(uint32_t); n++) {
+		EXPECT_EQ(-1, read(self->watcher, buf, n));
+		EXPECT_EQ(EINVAL, errno);
+	}
+	EXPECT_EQ(0U, buf[0]);
+	for (n = sizeof(uint32_t); n <= sizeof(buf); n++) {
+		memset(buf, 0xa5, sizeof(buf));
+		EXPECT_EQ((ssize_t)sizeof(uint32_t), read(self->watcher, buf, n));
+		EXPECT_EQ(now, buf[0]);
+		/* Four bytes, whatever there is room for. */
+		EXPECT_EQ(0xa5a5a5a5U, buf[1]);
+	}
+}
+
+TEST_F(sysgenid, read_sizes_while_acked)
+{
+	uint32_t buf = 0;
+	size_t n;
+
+	/* A blocking descriptor: neither of these may sleep. */
+	EXPECT_EQ(0, read(self->watcher, &buf, 0));
+	for (n = 1; n < sizeof(buf); n++) {
+		EXPECT_EQ(-1, read(self->watcher, &buf, n));
+		EXPECT_EQ(EINVAL, errno);
+	}
+}
+
+TEST_F(sysgenid, read_never_acks)
+{
+	uint32_t now, value;
+	int i;
+
+	now = change();
+	for (i = 0; i < 3; i++) {
+		value = ~now;
+		EXPECT_EQ((ssize_t)sizeof(value),
+			  read(self->watcher, &value, sizeof(value)));
+		EXPECT_EQ(now, value);
+		EXPECT_TRUE(is_outdated(self->watcher));
+	}
+
+	/* The current generation, not the one that made the watcher outdated. */
+	now = change();
+	EXPECT_EQ((ssize_t)sizeof(value), read(self->watcher, &value, sizeof(value)));
+	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, read_in_pieces)
+{
+	uint32_t now = change();
+	uint16_t half[2] = {};
+	uint32_t value;
+	struct iovec iov[] = {
+		{ &half[0], sizeof(half[0]) },
+		{ &half[1], sizeof(half[1]) },
+	};
+
+	EXPECT_EQ((ssize_t)sizeof(value), readv(self->watcher, iov, 2));
+	memcpy(&value, half, sizeof(value));
+	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, read_nonblock)
+{
+	int fd = open_node(_metadata, O_RDWR | O_NONBLOCK);
+	uint32_t now, value;
+
+	EXPECT_EQ(-1, read(fd, &value, sizeof(value)));
+	EXPECT_EQ(EAGAIN, errno);
+	now = change();
+	EXPECT_EQ((ssize_t)sizeof(value), read(fd, &value, sizeof(value)));
+	EXPECT_EQ(now, value);
+	EXPECT_EQ(0, ack(fd, now));
+	EXPECT_EQ(-1, read(fd, &value, sizeof(value)));
+	EXPECT_EQ(EAGAIN, errno);
+
+	/* The flag counts as it is now, not as it was at open. */
+	ASSERT_EQ(0, fcntl(self->watcher, F_SETFL, O_NONBLOCK));
+	EXPECT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(-1, read(self->watcher, &value, sizeof(value)));
+	EXPECT_EQ(EAGAIN, errno);
+}
+
+TEST_F(sysgenid, read_nowait)
+{
+	uint32_t now, value;
+	struct iovec iov = { &value, sizeof(value) };
+
+	EXPECT_EQ(-1, preadv2(self->watcher, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(EAGAIN, errno);
+	now = change();
+	EXPECT_EQ((ssize_t)sizeof(value),
+		  preadv2(self->watcher, &iov, 1, -1, RWF_NOWAIT));
+	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, read_bad_buffer)
+{
+	char *bad = guarded_page(_metadata);
+	uint32_t now = change();
+	uint32_t value = 0;
+
+	EXPECT_EQ(-1, read(self->watcher, bad, sizeof(value)));
+	EXPECT_EQ(EFAULT, errno);
+	/* Two of the four bytes would fit: still nothing is consumed. */
+	EXPECT_EQ(-1, read(self->watcher, bad - 2, sizeof(value)));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_TRUE(is_outdated(self->watcher));
+	EXPECT_EQ((ssize_t)sizeof(value), read(self->watcher, &value, sizeof(value)));
+	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, read_blocks_until_outdated)
+{
+	struct sleeper s = { .fd = self->watcher, .nr = __NR_read, .word = self->word };
+	uint32_t now;
+
+	start_sleeper(_metadata, &s);
+	expect_asleep(_metadata, &s);
+	now = change();
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ((int)sizeof(now), s.ret);
+	EXPECT_EQ(now, s.value);
+	EXPECT_EQ(now, s.seen);
+}
+
+TEST_F(sysgenid, read_blocks_again_after_ack)
+{
+	struct sleeper s = { .fd = self->watcher, .nr = __NR_read, .word = self->word };
+	uint32_t now = change();
+
+	ASSERT_EQ(0, ack(self->watcher, now));
+	start_sleeper(_metadata, &s);
+	expect_asleep(_metadata, &s);
+	now = change();
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(now, s.value);
+}
+
+static void on_signal(int sig)
+{
+	(void)sig;
+}
+
+static void catch_usr1(struct __test_metadata *_metadata, int flags)
+{
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = flags };
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
+}
+
+TEST_F(sysgenid, read_interrupted)
+{
+	struct sleeper s = { .fd = self->watcher, .nr = __NR_read, .word = self->word };
+
+	catch_usr1(_metadata, 0);
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, pthread_kill(s.thread, SIGUSR1));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(-1, s.ret);
+	EXPECT_EQ(EINTR, s.err);
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+
+TEST_F(sysgenid, read_restarts)
+{
+	struct sleeper s = { .fd = self->watcher, .nr = __NR_read, .word = self->word };
+	uint32_t now;
+
+	catch_usr1(_metadata, SA_RESTART);
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, pthread_kill(s.thread, SIGUSR1));
+	sleep_ms(SETTLE_MS);
+	ASSERT_TRUE(wait_until_sleeps_in(s.tid, s.nr));
+	now = change();
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ((int)sizeof(now), s.ret);
+	EXPECT_EQ(now, s.value);
+}
+
+TEST_F(sysgenid, change_wakes_everybody)
+{
+	/* Three watchers of their own, and three threads that share one. */
+	struct sleeper s[6] = {};
+	unsigned int i;
+	uint32_t now;
+
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		s[i].fd = i < 3 ? open_node(_metadata, O_RDWR) : self->watcher;
+		s[i].nr = i % 2 ? NR_POLL : __NR_read;
+		s[i].word = self->word;
+		start_sleeper(_metadata, &s[i]);
+	}
+	now = change();
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		finish_sleeper(_metadata, &s[i]);
+		EXPECT_LT(0, s[i].ret);
+		EXPECT_EQ(now, s[i].seen);
+		if (s[i].nr == __NR_read)
+			EXPECT_EQ(now, s[i].value);
+	}
+}
+
+/* write */
+
+TEST_F(sysgenid, write_sizes)
+{
+	static const size_t sizes[] = { 0, 1, 2, 3, 5, 8, 4096 };
+	uint32_t now = change();
+	uint32_t buf[1024];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(buf); i++)
+		buf[i] = now;
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		EXPECT_EQ(-1, write(self->watcher, buf, sizes[i])) {
+			TH_LOG("size %zu", sizes[i]);
+		}
+		EXPECT_EQ(ENOBUFS, errno);
+		EXPECT_TRUE(is_outdated(self->watcher));
+	}
+}
+
+TEST_F(sysgenid, write_bad_buffer)
+{
+	char *bad = guarded_page(_metadata);
+	uint32_t now = change();
+
+	EXPECT_EQ(-1, write(self->watcher, bad, sizeof(now)));
+	EXPECT_EQ(EFAULT, errno);
+	memcpy(bad - 2, &now, 2);
+	EXPECT_EQ(-1, write(self->watcher, bad - 2, sizeof(now)));
+	EXPECT_EQ(EFAULT, errno);
+	EXPECT_TRUE(is_outdated(self->watcher));
+}
+
+TEST_F(sysgenid, write_other_value)
+{
+	uint32_t before = generation();
+	uint32_t now = change();
+
+	/* Outdated stays outdated. */
+	EXPECT_EQ(-1, ack(self->watcher, before));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(-1, ack(self->watcher, next_generation(now)));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_TRUE(is_outdated(self->watcher));
+
+	/* Acked stays acked. */
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(-1, ack(self->watcher, before));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+
+TEST_F(sysgenid, write_acks)
+{
+	uint32_t now = change();
+	int other = open_node(_metadata, O_RDWR);
+	struct fdinfo info;
+
+	EXPECT_EQ(0, ack(self->watcher, now));
+	EXPECT_TRUE(is_acked(self->watcher));
+	EXPECT_EQ(0, ack(self->watcher, now));
+	EXPECT_TRUE(is_acked(self->watcher));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(now, info.acked);
+
+	/* For itself, and for nobody else. */
+	now = change();
+	EXPECT_EQ(0, ack(self->watcher, now));
+	EXPECT_TRUE(is_acked(self->watcher));
+	EXPECT_TRUE(is_outdated(other));
+	EXPECT_EQ(now, generation());
+}
+
+TEST_F(sysgenid, write_in_pieces)
+{
+	uint32_t now = change();
+	uint16_t half[2];
+	struct iovec iov[] = {
+		{ &half[0], sizeof(half[0]) },
+		{ &half[1], sizeof(half[1]) },
+	};
+
+	memcpy(half, &now, sizeof(now));
+	EXPECT_EQ((ssize_t)sizeof(now), writev(self->watcher, iov, 2));
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+
+TEST_F(sysgenid, no_position)
+{
+	uint32_t now = change();
+	uint32_t value = now;
+
+	EXPECT_EQ(-1, lseek(self->watcher, 0, SEEK_SET));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, lseek(self->watcher, 0, SEEK_CUR));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, pread(self->watcher, &value, sizeof(value), 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, pwrite(self->watcher, &value, sizeof(value), 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_TRUE(is_outdated(self->watcher));
+}
+
+/* poll, select, epoll */
+
+TEST_F(sysgenid, poll_level)
+{
+	uint32_t now;
+
+	EXPECT_EQ(0, events_now(self->watcher));
+	now = change();
+	EXPECT_EQ(POLLIN | POLLRDNORM, events_now(self->watcher));
+	EXPECT_EQ(POLLIN | POLLRDNORM, events_now(self->watcher));
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(0, events_now(self->watcher));
+}
+
+TEST_F(sysgenid, poll_woken)
+{
+	struct sleeper s = { .fd = self->watcher, .nr = NR_POLL, .word = self->word };
+	uint32_t now;
+
+	start_sleeper(_metadata, &s);
+	expect_asleep(_metadata, &s);
+	now = change();
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(1, s.ret);
+	EXPECT_EQ(POLLIN | POLLRDNORM, s.revents);
+	EXPECT_EQ(now, s.seen);
+}
+
+TEST_F(sysgenid, select_level)
+{
+	struct timeval none = {};
+	fd_set in, out;
+	uint32_t now;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		now = change();
+		FD_ZERO(&in);
+		FD_ZERO(&out);
+		FD_SET(self->watcher, &in);
+		FD_SET(self->watcher, &out);
+		EXPECT_EQ(1, select(self->watcher + 1, &in, &out, NULL, &none));
+		EXPECT_TRUE(FD_ISSET(self->watcher, &in));
+		ASSERT_EQ(0, ack(self->watcher, now));
+		FD_ZERO(&in);
+		FD_SET(self->watcher, &in);
+		EXPECT_EQ(0, select(self->watcher + 1, &in, NULL, NULL, &none));
+	}
+}
+
+static int epoll_with(struct __test_metadata *_metadata, int fd, uint32_t flags)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLRDNORM | flags };
+	int ep = epoll_create1(EPOLL_CLOEXEC);
+
+	ASSERT_LE(0, ep);
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev));
+	return ep;
+}
+
+TEST_F(sysgenid, epoll_level)
+{
+	int ep = epoll_with(_metadata, self->watcher, 0);
+	struct epoll_event ev = {};
+	uint32_t now;
+	int i;
+
+	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+	now = change();
+	for (i = 0; i < 3; i++) {
+		EXPECT_EQ(1, epoll_wait(ep, &ev, 1, 0));
+		EXPECT_EQ((uint32_t)(EPOLLIN | EPOLLRDNORM), ev.events);
+	}
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+}
+
+TEST_F(sysgenid, epoll_edge)
+{
+	int ep = epoll_with(_metadata, self->watcher, EPOLLET);
+	struct epoll_event ev = {};
+	uint32_t now = 0;
+	int i;
+
+	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+	/* One edge a change, acked or not. */
+	for (i = 0; i < 3; i++) {
+		now = change();
+		EXPECT_EQ(1, epoll_wait(ep, &ev, 1, 0));
+		EXPECT_EQ((uint32_t)(EPOLLIN | EPOLLRDNORM), ev.events);
+		EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+	}
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+	change();
+	EXPECT_EQ(1, epoll_wait(ep, &ev, 1, 0));
+	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+}
+
+/* io_uring, by hand: a bare guest has no liburing. */
+
+struct ring {
+	int fd;
+	unsigned int *sq_tail, *sq_mask, *sq_array;
+	unsigned int *cq_head, *cq_tail, *cq_mask;
+	struct io_uring_sqe *sqes;
+	struct io_uring_cqe *cqes;
+};
+
+static bool ring_setup(struct ring *r)
+{
+	struct io_uring_params p = {};
+	char *sq, *cq;
+
+	r->fd = syscall(__NR_io_uring_setup, 4, &p);
+	if (r->fd < 0)
+		return false;
+	sq = mmap(NULL, p.sq_off.array + p.sq_entries * sizeof(unsigned int),
+		  PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, IORING_OFF_SQ_RING);
+	cq = mmap(NULL, p.cq_off.cqes + p.cq_entries * sizeof(*r->cqes),
+		  PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, IORING_OFF_CQ_RING);
+	r->sqes = mmap(NULL, p.sq_entries * sizeof(*r->sqes),
+		       PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, IORING_OFF_SQES);
+	if (sq == MAP_FAILED || cq == MAP_FAILED || r->sqes == MAP_FAILED)
+		return false;
+	r->sq_tail = (void *)(sq + p.sq_off.tail);
+	r->sq_mask = (void *)(sq + p.sq_off.ring_mask);
+	r->sq_array = (void *)(sq + p.sq_off.array);
+	r->cq_head = (void *)(cq + p.cq_off.head);
+	r->cq_tail = (void *)(cq + p.cq_off.tail);
+	r->cq_mask = (void *)(cq + p.cq_off.ring_mask);
+	r->cqes = (void *)(cq + p.cq_off.cqes);
+	return true;
+}
+
+static int ring_submit(struct ring *r, const struct io_uring_sqe *sqe)
+{
+	unsigned int tail = *r->sq_tail;
+
+	r->sqes[tail & *r->sq_mask] = *sqe;
+	r->sq_array[tail & *r->sq_mask] = tail & *r->sq_mask;
+	__atomic_store_n(r->sq_tail, tail + 1, __ATOMIC_RELEASE);
+	return syscall(__NR_io_uring_enter, r->fd, 1, 0, 0, NULL, 0);
+}
+
+static bool ring_has_result(struct ring *r)
+{
+	/* Runs what the kernel left for this thread to complete. */
+	syscall(__NR_io_uring_enter, r->fd, 0, 0, IORING_ENTER_GETEVENTS, NULL, 0);
+	return *r->cq_head != __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE);
+}
+
+static int ring_result(struct ring *r)
+{
+	unsigned int head = *r->cq_head;
+	int res;
+
+	while (!ring_has_result(r))
+		syscall(__NR_io_uring_enter, r->fd, 0, 1, IORING_ENTER_GETEVENTS,
+			NULL, 0);
+	res = r->cqes[head & *r->cq_mask].res;
+	__atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
+	return res;
+}
+
+/* Threads of this process, the kernel's io_uring workers among them. */
+static unsigned long thread_count(void)
+{
+	unsigned long threads = 0;
+	char line[128];
+	FILE *file = fopen("/proc/self/status", "re");
+
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "Threads: %lu", &threads) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return threads;
+}
+
+TEST_F(sysgenid, io_uring_read)
+{
+	uint32_t now, value = 0;
+	struct ring ring;
+	struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_READ,
+		.fd = self->watcher,
+		.addr = (uintptr_t)&value,
+		.len = sizeof(value),
+		.off = -1,
+	};
+
+	if (!ring_setup(&ring))
+		SKIP(return, "no io_uring: %s", strerror(errno));
+	ASSERT_EQ(1UL, thread_count());
+	ASSERT_EQ(1, ring_submit(&ring, &sqe));
+	sleep_ms(SETTLE_MS);
+	EXPECT_FALSE(ring_has_result(&ring));
+	/* It waits as a poller does: no worker thread sleeps in read(). */
+	EXPECT_EQ(1UL, thread_count());
+	now = change();
+	EXPECT_EQ((int)sizeof(value), ring_result(&ring));
+	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, io_uring_poll)
+{
+	struct ring ring;
+	struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_POLL_ADD,
+		.fd = self->watcher,
+		.poll32_events = POLLIN | POLLRDNORM,
+	};
+
+	if (!ring_setup(&ring))
+		SKIP(return, "no io_uring: %s", strerror(errno));
+	ASSERT_EQ(1, ring_submit(&ring, &sqe));
+	sleep_ms(SETTLE_MS);
+	EXPECT_FALSE(ring_has_result(&ring));
+	EXPECT_EQ(1UL, thread_count());
+	change();
+	EXPECT_EQ(POLLIN | POLLRDNORM, ring_result(&ring));
+}
+
+/* mmap */
+
+TEST_F(sysgenid, mmap_forms)
+{
+	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	static const int modes[] = { O_RDONLY, O_RDWR };
+	uint32_t now = change();
+	const uint32_t *map[4];
+	unsigned int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(map); i++) {
+		void *p = mmap(NULL, self->page, PROT_READ, flags[i % 2],
+			       open_node(_metadata, modes[i / 2]), 0);
+
+		ASSERT_NE(MAP_FAILED, p);
+		map[i] = p;
+		EXPECT_EQ(now, map[i][0]);
+		for (j = 1; j < self->page / sizeof(uint32_t); j++)
+			ASSERT_EQ(0U, map[i][j]);
+	}
+
+	/* All of them follow, the private ones too. */
+	now = change();
+	for (i = 0; i < ARRAY_SIZE(map); i++)
+		EXPECT_EQ(now, __atomic_load_n(map[i], __ATOMIC_ACQUIRE));
+}
+
+TEST_F(sysgenid, mmap_four_bytes)
+{
+	/* This is how AWS-LC asks. */
+	int fd = open_node(_metadata, O_RDONLY);
+	const uint32_t *map = mmap(NULL, sizeof(*map), PROT_READ, MAP_SHARED, fd, 0);
+
+	ASSERT_NE(MAP_FAILED, (const void *)map);
+	ASSERT_EQ(0, close(fd));
+	EXPECT_EQ(generation(), *map);
+}
+
+TEST_F(sysgenid, mmap_size_and_offset)
+{
+	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page + 1, PROT_READ, flags[i],
+					   self->watcher, 0));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, PROT_READ, flags[i],
+					   self->watcher, self->page));
+		EXPECT_EQ(EINVAL, errno);
+	}
+}
+
+TEST_F(sysgenid, mmap_writable)
+{
+	int reader = open_node(_metadata, O_RDONLY);
+	int prot = PROT_READ | PROT_WRITE;
+
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, prot, MAP_SHARED,
+				   self->watcher, 0));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, prot, MAP_PRIVATE,
+				   self->watcher, 0));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, prot, MAP_PRIVATE, reader, 0));
+	EXPECT_EQ(EPERM, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, prot, MAP_SHARED, reader, 0));
+	EXPECT_EQ(EACCES, errno);
+}
+
+TEST_F(sysgenid, mmap_executable)
+{
+	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, PROT_READ | PROT_EXEC,
+					   flags[i], self->watcher, 0));
+		EXPECT_EQ(EPERM, errno);
+	}
+}
+
+/* Writes a word as a debugger would, who may even write to read-only code. */
+static ssize_t force_write(void *addr, uint32_t value)
+{
+	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	ssize_t ret;
+
+	if (fd < 0)
+		return 0;
+	ret = pwrite(fd, &value, sizeof(value), (uintptr_t)addr);
+	close(fd);
+	return ret;
+}
+
+TEST_F(sysgenid, mmap_stays_read_only)
+{
+	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	uint32_t before;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		uint32_t *map = mmap(NULL, self->page, PROT_READ, flags[i],
+				     self->watcher, 0);
+
+		ASSERT_NE(MAP_FAILED, (void *)map);
+		before = *map;
+		EXPECT_EQ(-1, mprotect(map, self->page, PROT_READ | PROT_WRITE));
+		EXPECT_EQ(EACCES, errno);
+		EXPECT_EQ(-1, mprotect(map, self->page, PROT_READ | PROT_EXEC));
+		EXPECT_EQ(EACCES, errno);
+		EXPECT_EQ(-1, force_write(map, before + 7));
+		EXPECT_EQ(before, *map);
+		EXPECT_EQ(before, generation());
+
+		/* Less is allowed, and so is the way back to what it was. */
+		EXPECT_EQ(0, mprotect(map, self->page, PROT_NONE));
+		EXPECT_EQ(0, mprotect(map, self->page, PROT_READ));
+		EXPECT_EQ(change(), *map);
+	}
+}
+
+TEST_F(sysgenid, mmap_does_not_grow)
+{
+	uint32_t *map = mmap(NULL, self->page, PROT_READ, MAP_SHARED,
+			     self->watcher, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	EXPECT_EQ(MAP_FAILED, mremap(map, self->page, 2 * self->page, 0));
+	EXPECT_EQ(MAP_FAILED, mremap(map, self->page, 2 * self->page,
+				     MREMAP_MAYMOVE));
+	EXPECT_EQ(change(), *map);
+}
+
+TEST_F(sysgenid, mmap_survives_madvise)
+{
+	uint32_t *map = mmap(NULL, self->page, PROT_READ, MAP_SHARED,
+			     self->watcher, 0);
+
+	/* Refused or not: the page must not be lost. */
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	madvise(map, self->page, MADV_DONTNEED);
+	EXPECT_EQ(change(), *map);
+}
+
+TEST_F(sysgenid, mmap_outlives_close)
+{
+	uint32_t *map = mmap(NULL, self->page, PROT_READ, MAP_SHARED,
+			     self->watcher, 0);
+
+	ASSERT_NE(MAP_FAILED, (void *)map);
+	ASSERT_EQ(0, close(self->watcher));
+	EXPECT_EQ(change(), *map);
+}
+
+TEST_F(sysgenid, mmap_keeps_no_watcher)
+{
+	struct fdinfo before, info;
+	void *map;
+
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->watcher, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, ack(self->overseer, change()));
+	ASSERT_EQ(0, close(self->watcher));
+	/* Whoever only looks at the page is not waited for. */
+	EXPECT_EQ(0, wait_watchers(self->overseer, LIMIT_MS));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+}
+
+TEST_F(sysgenid, mmap_outlives_fork)
+{
+	uint32_t before = generation();
+	uint64_t end;
+	pid_t pid;
+
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(self->overseer);
+		close(self->watcher);
+		end = now_ms() + LIMIT_MS;
+		while (generation() == before && now_ms() < end)
+			sleep_ms(1);
+		_exit(generation() == next_generation(before) ? 0 : 1);
+	}
+	change();
+	EXPECT_EQ(0, child_status(pid));
+}
+
+static long module_refcnt(void)
+{
+	FILE *file = fopen("/sys/module/sysgenid/refcnt", "re");
+	long refcnt = -1;
+
+	if (file) {
+		if (fscanf(file, "%ld", &refcnt) != 1)
+			refcnt = -1;
+		fclose(file);
+	}
+	return refcnt;
+}
+
+TEST_F(sysgenid, mmap_holds_the_module)
+{
+	void *map;
+	long base;
+
+	/* Leave one mapping, made below, as all that this process holds. */
+	ASSERT_EQ(0, close(self->watcher));
+	base = module_refcnt();
+	if (base < 0)
+		SKIP(return, "built into the kernel, or modules cannot be unloaded");
+	self->watcher = open_node(_metadata, O_RDONLY);
+	map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->watcher, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	ASSERT_EQ(0, close(self->watcher));
+	EXPECT_LT(base, module_refcnt());
+	ASSERT_EQ(0, munmap(map, self->page));
+	EXPECT_EQ(base, module_refcnt());
+}
+
+/* Descriptors that share a watcher. */
+
+TEST_F(sysgenid, dup_shares_the_watcher)
+{
+	int fd = dup(self->watcher);
+	uint32_t now;
+
+	ASSERT_LE(0, fd);
+	now = change();
+	EXPECT_TRUE(is_outdated(fd));
+	EXPECT_EQ(0, ack(fd, now));
+	EXPECT_TRUE(is_acked(self->watcher));
+
+	/* The watcher lives until the last of its descriptors is closed. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	ASSERT_EQ(0, close(self->watcher));
+	now = change();
+	ASSERT_EQ(0, ack(self->overseer, now));
+	EXPECT_EQ(-1, wait_watchers(self->overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_EQ(0, close(fd));
+	EXPECT_EQ(0, wait_watchers(self->overseer, LIMIT_MS));
+}
+
+TEST_F(sysgenid, fork_shares_the_watcher)
+{
+	uint32_t now = change();
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(ack(self->watcher, now) ? errno : 0);
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+
+/* SET_WATCHER_TRACKING */
+
+TEST_F(sysgenid, tracking_is_idempotent)
+{
+	static const unsigned long on[] = { 1, 1, 2, ULONG_MAX };
+	struct fdinfo before, info;
+	unsigned int i;
+
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	EXPECT_EQ(0U, before.tracked);
+	for (i = 0; i < ARRAY_SIZE(on); i++) {
+		EXPECT_EQ(0, set_tracking(self->watcher, on[i]));
+		ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+		EXPECT_EQ(1U, info.tracked);
+		EXPECT_EQ(before.watchers + 1, info.watchers);
+	}
+	for (i = 0; i < 2; i++) {
+		EXPECT_EQ(0, set_tracking(self->watcher, 0));
+		ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+		EXPECT_EQ(0U, info.tracked);
+		EXPECT_EQ(before.watchers, info.watchers);
+	}
+}
+
+#ifdef __LP64__
+TEST_F(sysgenid, tracking_takes_a_whole_long)
+{
+	struct fdinfo info;
+
+	/* Non-zero, though the low 32 bits are zero. */
+	EXPECT_EQ(0, set_tracking(self->watcher, 1UL << 32));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(1U, info.tracked);
+}
+#endif
+
+TEST_F(sysgenid, tracking_counts)
+{
+	struct fdinfo before, info;
+	uint32_t now;
+	int other;
+
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	other = open_node(_metadata, O_RDWR);
+	ASSERT_EQ(0, set_tracking(other, 1));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers + 2, info.watchers);
+	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+
+	/* Twice is still once. */
+	now = change();
+	now = change();
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.outdated_watchers + 2, info.outdated_watchers);
+	ASSERT_EQ(0, ack(other, now));
+	ASSERT_EQ(0, ack(other, now));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.outdated_watchers + 1, info.outdated_watchers);
+	ASSERT_EQ(0, close(self->watcher));
+	ASSERT_EQ(0, close(other));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+}
+
+TEST_F(sysgenid, tracking_while_outdated)
+{
+	struct fdinfo before, info;
+	uint32_t now;
+
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	now = change();
+	ASSERT_EQ(0, ack(self->overseer, now));
+	EXPECT_EQ(0, wait_watchers(self->overseer, 1));
+
+	/* On counts at once, off is enough to be released. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(before.outdated_watchers + 1, info.outdated_watchers);
+	EXPECT_EQ(-1, wait_watchers(self->overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_EQ(0, set_tracking(self->watcher, 0));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+	EXPECT_EQ(0, wait_watchers(self->overseer, LIMIT_MS));
+	EXPECT_TRUE(is_outdated(self->watcher));
+}
+
+/* Turns tracking on and off, on a descriptor that others share. */
+struct toggler {
+	int fd;
+	bool stop;
+	unsigned long turns;
+};
+
+static void *toggler_main(void *data)
+{
+	struct toggler *t = data;
+	unsigned long turn;
+
+	for (turn = 0; !__atomic_load_n(&t->stop, __ATOMIC_RELAXED); turn++)
+		set_tracking(t->fd, turn & 1);
+	__atomic_add_fetch(&t->turns, turn, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+TEST_F(sysgenid, tracking_by_many_threads)
+{
+	struct toggler t = { .fd = self->watcher };
+	struct fdinfo before, info;
+	pthread_t thread[4];
+	unsigned int i;
+
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, toggler_main, &t));
+	/* Changes in between make outdated what is being counted. */
+	for (i = 0; i < 50; i++) {
+		change();
+		sleep_ms(1);
+		if (i & 1)
+			EXPECT_EQ(0, ack(self->watcher, generation()));
+	}
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+	EXPECT_LT(50UL, t.turns);
+	ASSERT_EQ(0, set_tracking(self->watcher, 0));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+}
+
+/* WAIT_WATCHERS */
+
+TEST_F(sysgenid, wait_for_nobody)
+{
+	EXPECT_EQ(0, wait_watchers(self->watcher, 0));
+	EXPECT_EQ(0, wait_watchers(self->watcher, 1));
+
+	/* A tracked one that is acked is nobody to wait for, the caller too. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	EXPECT_EQ(0, wait_watchers(self->watcher, 0));
+	EXPECT_EQ(0, wait_watchers(self->overseer, 0));
+
+	/* Neither is an untracked one that is outdated. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 0));
+	ASSERT_EQ(0, ack(self->overseer, change()));
+	EXPECT_EQ(0, wait_watchers(self->overseer, 0));
+}
+
+/* Makes the watcher hold the overseer up, which itself is acked. */
+#define hold_up()							\
+	({								\
+		uint32_t __now;						\
+									\
+		ASSERT_EQ(0, set_tracking(self->watcher, 1));		\
+		__now = change();					\
+		ASSERT_EQ(0, ack(self->overseer, __now));		\
+		__now;							\
+	})
+
+TEST_F(sysgenid, wait_times_out)
+{
+	static const unsigned long timeouts[] = { 1, 150 };
+	uint64_t start;
+	unsigned int i;
+
+	hold_up();
+	for (i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		start = now_ms();
+		EXPECT_EQ(-1, wait_watchers(self->overseer, timeouts[i]));
+		EXPECT_EQ(ETIME, errno);
+		/* now_ms() cuts to whole milliseconds at both ends. */
+		EXPECT_LE(timeouts[i], now_ms() - start + 1);
+	}
+}
+
+TEST_F(sysgenid, wait_caller_outdated)
+{
+	change();
+	/* Nobody is waited for: this would be 0. */
+	EXPECT_EQ(-1, wait_watchers(self->watcher, 0));
+	EXPECT_EQ(EINTR, errno);
+	EXPECT_EQ(-1, wait_watchers(self->watcher, 1));
+	EXPECT_EQ(EINTR, errno);
+
+	/* This would be a timeout, or for ever. */
+	hold_up();
+	EXPECT_EQ(-1, wait_watchers(self->watcher, 1));
+	EXPECT_EQ(EINTR, errno);
+	EXPECT_EQ(-1, wait_watchers(self->watcher, 0));
+	EXPECT_EQ(EINTR, errno);
+}
+
+TEST_F(sysgenid, wait_caller_becomes_outdated)
+{
+	struct sleeper s = {
+		.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+	};
+	int other = open_node(_metadata, O_RDWR);
+
+	hold_up();
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, trigger(other, 0));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(-1, s.ret);
+	EXPECT_EQ(EINTR, s.err);
+}
+
+TEST_F(sysgenid, wait_interrupted)
+{
+	static const int flags[] = { 0, SA_RESTART };
+	unsigned int i;
+
+	hold_up();
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct sleeper s = {
+			.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+			.arg = i ? 1000UL * 1000 : 0,
+		};
+
+		catch_usr1(_metadata, flags[i]);
+		start_sleeper(_metadata, &s);
+		ASSERT_EQ(0, pthread_kill(s.thread, SIGUSR1));
+		finish_sleeper(_metadata, &s);
+		EXPECT_EQ(-1, s.ret);
+		EXPECT_EQ(EINTR, s.err);
+	}
+}
+
+TEST_F(sysgenid, wait_released_by_ack)
+{
+	/* None, a usual one, and two that must not overflow into the past. */
+	static const unsigned long timeouts[] = {
+		0, 1000UL * 1000, UINT32_MAX, ULONG_MAX,
+	};
+	unsigned int i;
+	uint32_t now;
+
+	for (i = 0; i < ARRAY_SIZE(timeouts); i++) {
+		struct sleeper s = {
+			.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+			.arg = timeouts[i],
+		};
+
+		now = hold_up();
+		start_sleeper(_metadata, &s);
+		expect_asleep(_metadata, &s);
+		ASSERT_EQ(0, ack(self->watcher, now));
+		finish_sleeper(_metadata, &s);
+		EXPECT_EQ(0, s.ret) {
+			TH_LOG("timeout %lu: %s", timeouts[i], strerror(s.err));
+		}
+	}
+}
+
+TEST_F(sysgenid, wait_released_by_the_last)
+{
+	struct sleeper s = {
+		.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+	};
+	int other = open_node(_metadata, O_RDWR);
+	uint32_t now;
+
+	ASSERT_EQ(0, set_tracking(other, 1));
+	now = hold_up();
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, ack(self->watcher, now));
+	expect_asleep(_metadata, &s);
+	ASSERT_EQ(0, ack(other, now));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(0, s.ret);
+}
+
+TEST_F(sysgenid, wait_released_by_untracking)
+{
+	struct sleeper s = {
+		.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+	};
+
+	hold_up();
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, set_tracking(self->watcher, 0));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(0, s.ret);
+}
+
+TEST_F(sysgenid, wait_released_by_close)
+{
+	struct sleeper s = {
+		.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+	};
+
+	hold_up();
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, close(self->watcher));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(0, s.ret);
+}
+
+TEST_F(sysgenid, wait_released_by_death)
+{
+	struct sleeper s = {
+		.fd = self->overseer, .nr = __NR_ioctl, .word = self->word,
+	};
+	int ready[2], fd;
+	pid_t pid;
+	char byte;
+
+	ASSERT_EQ(0, pipe(ready));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		fd = open(NODE, O_RDWR);
+		if (fd < 0 || set_tracking(fd, 1) || write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	ASSERT_EQ(0, close(ready[1]));
+	ASSERT_EQ(1, read(ready[0], &byte, 1));
+	ASSERT_EQ(0, ack(self->overseer, change()));
+	start_sleeper(_metadata, &s);
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	finish_sleeper(_metadata, &s);
+	EXPECT_EQ(0, s.ret);
+	EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+}
+
+/* TRIGGER_GEN_UPDATE */
+
+TEST_F(sysgenid, trigger_plain)
+{
+	uint32_t before = generation();
+
+	EXPECT_EQ(0, trigger(self->overseer, 0));
+	EXPECT_EQ(next_generation(before), generation());
+	EXPECT_EQ(0, trigger(self->overseer, 0));
+	EXPECT_EQ(next_generation(next_generation(before)), generation());
+
+	/* The caller is a watcher as any other. */
+	EXPECT_TRUE(is_outdated(self->overseer));
+	EXPECT_TRUE(is_outdated(self->watcher));
+}
+
+TEST_F(sysgenid, trigger_least)
+{
+	uint32_t before = change();
+
+	/* What is not above the current one has no effect of its own. */
+	EXPECT_EQ(0, trigger(self->overseer, before - 1));
+	EXPECT_EQ(before + 1, generation());
+	EXPECT_EQ(0, trigger(self->overseer, before + 1));
+	EXPECT_EQ(before + 2, generation());
+	EXPECT_EQ(0, trigger(self->overseer, before + 3));
+	EXPECT_EQ(before + 3, generation());
+	EXPECT_EQ(0, trigger(self->overseer, before + 10));
+	EXPECT_EQ(before + 10, generation());
+}
+
+#ifdef __LP64__
+TEST_F(sysgenid, trigger_too_much)
+{
+	static const unsigned long least[] = {
+		UINT32_MAX + 1UL, 5000000000UL, LONG_MAX, ULONG_MAX,
+	};
+	uint32_t before = generation();
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(least); i++) {
+		EXPECT_EQ(-1, trigger(self->overseer, least[i]));
+		EXPECT_EQ(EINVAL, errno);
+	}
+	EXPECT_EQ(before, generation());
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+#endif
+
+/* Triggers with the given capabilities only, and returns the errno. */
+static int trigger_with(int fd, uint64_t caps)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2] = {
+		{ .effective = caps, .permitted = caps },
+		{ .effective = caps >> 32, .permitted = caps >> 32 },
+	};
+	pid_t pid = fork();
+
+	if (!pid) {
+		if (syscall(__NR_capset, &header, data))
+			_exit(CHILD_SKIP);
+		_exit(trigger(fd, 0) ? errno : 0);
+	}
+	return child_status(pid);
+}
+
+TEST_F(sysgenid, trigger_capabilities)
+{
+	uint64_t restore = 1ULL << CAP_CHECKPOINT_RESTORE;
+	uint64_t admin = 1ULL << CAP_SYS_ADMIN;
+	uint64_t most = (1ULL << (CAP_LAST_CAP + 1)) - 1;
+	uint32_t before = generation();
+
+	EXPECT_EQ(EACCES, trigger_with(self->overseer, 0));
+	EXPECT_EQ(EACCES, trigger_with(self->overseer, most & ~restore & ~admin));
+	EXPECT_EQ(before, generation());
+	EXPECT_TRUE(is_acked(self->watcher));
+	EXPECT_EQ(0, trigger_with(self->overseer, restore));
+	EXPECT_EQ(0, trigger_with(self->overseer, admin));
+	EXPECT_EQ(next_generation(next_generation(before)), generation());
+}
+
+TEST_F(sysgenid, trigger_by_nobody)
+{
+	uint32_t before = generation();
+	pid_t pid = fork();
+	int fd;
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (setgid(NOBODY) || setuid(NOBODY))
+			_exit(CHILD_SKIP);
+		fd = open(NODE, O_RDWR);
+		_exit(trigger(fd, 0) ? errno : 0);
+	}
+	EXPECT_EQ(EACCES, child_status(pid));
+	EXPECT_EQ(before, generation());
+}
+
+TEST_F(sysgenid, trigger_in_user_namespace)
+{
+	uint32_t before = generation();
+	pid_t pid = fork();
+	int status;
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* Every capability, but over nothing. */
+		if (unshare(CLONE_NEWUSER))
+			_exit(CHILD_SKIP);
+		_exit(trigger(self->overseer, 0) ? errno : 0);
+	}
+	status = child_status(pid);
+	if (status == CHILD_SKIP)
+		SKIP(return, "no user namespaces");
+	EXPECT_EQ(EACCES, status);
+	EXPECT_EQ(before, generation());
+}
+
+/*
+ * A fixture of its own, because it must not leave the generation where the next
+ * test, or the next run, would meet the wrap.
+ */
+FIXTURE(wrap)
+{
+	int fd;
+	const uint32_t *word;
+};
+
+FIXTURE_SETUP(wrap)
+{
+	void *map;
+
+	if (geteuid())
+		SKIP(return, "only root may trigger a change");
+	self->fd = open(NODE, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->fd);
+	map = mmap(NULL, sizeof(uint32_t), PROT_READ, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	self->word = map;
+}
+
+FIXTURE_TEARDOWN(wrap)
+{
+	int i;
+
+	for (i = 0; i < 16 && generation() > UINT32_MAX - 16; i++)
+		trigger(self->fd, 0);
+}
+
+TEST_F(wrap, full_range)
+{
+	uint32_t value;
+
+	/* The older driver took the least generation for a signed int. */
+	ASSERT_EQ(0, trigger(self->fd, 0x7fffffff));
+	EXPECT_LE(0x7fffffffU, generation());
+	ASSERT_EQ(0, trigger(self->fd, 0xc0000000));
+	EXPECT_LE(0xc0000000U, generation());
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	EXPECT_EQ(UINT32_MAX, generation());
+	EXPECT_EQ((ssize_t)sizeof(value), read(self->fd, &value, sizeof(value)));
+	EXPECT_EQ(UINT32_MAX, value);
+
+	/* 0 would mean that there was no change yet. */
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	EXPECT_EQ(1U, generation());
+	EXPECT_EQ(-1, ack(self->fd, UINT32_MAX));
+	EXPECT_EQ(EINVAL, errno);
+	EXPECT_EQ(0, ack(self->fd, 1));
+}
+
+TEST_F(wrap, always_changes)
+{
+	/* The least generation is the current one, and nothing is greater. */
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(UINT32_MAX, generation());
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	EXPECT_NE(UINT32_MAX, generation());
+	EXPECT_NE(0U, generation());
+}
+
+TEST_F(wrap, same_value_again)
+{
+	struct fdinfo info;
+	int overseer;
+
+	/* Once round, back to the value that the watcher acked. */
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	ASSERT_EQ(1U, generation());
+	ASSERT_EQ(0, ack(self->fd, 1));
+	ASSERT_EQ(0, set_tracking(self->fd, 1));
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	ASSERT_EQ(1U, generation());
+
+	EXPECT_TRUE(is_outdated(self->fd));
+	ASSERT_TRUE(read_fdinfo(self->fd, &info));
+	EXPECT_EQ(1U, info.outdated);
+	EXPECT_EQ(1U, info.acked);
+	EXPECT_EQ(1U, info.generation);
+	overseer = open_node(_metadata, O_RDWR);
+	EXPECT_EQ(-1, wait_watchers(overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	EXPECT_EQ(0, ack(self->fd, 1));
+	EXPECT_TRUE(is_acked(self->fd));
+	EXPECT_EQ(0, wait_watchers(overseer, LIMIT_MS));
+}
+
+/* Everything else that can be asked of the node. */
+
+TEST_F(sysgenid, ioctl_unknown)
+{
+	static const unsigned long cmds[] = {
+		_IO(0xE4, 0), _IO(0xE4, 4), _IO(0xE4, 0x10), _IO(0xE4, 0xff),
+		_IO(0xE5, 1), _IOR(0xE4, 1, int), _IOW(0xE4, 3, long),
+		0, 1, TCGETS, FIONREAD,
+	};
+	uint32_t before = generation();
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(cmds); i++) {
+		EXPECT_EQ(-1, ioctl(self->watcher, cmds[i], 0UL)) {
+			TH_LOG("ioctl %#lx", cmds[i]);
+		}
+		EXPECT_EQ(ENOTTY, errno);
+	}
+	EXPECT_EQ(before, generation());
+}
+
+TEST_F(sysgenid, fdinfo)
+{
+	uint32_t before = change();
+	struct fdinfo info;
+	uint32_t now;
+
+	ASSERT_EQ(0, ack(self->watcher, before));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(before, info.generation);
+	EXPECT_EQ(before, info.acked);
+	EXPECT_EQ(0U, info.outdated);
+	EXPECT_EQ(0U, info.tracked);
+
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	now = change();
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(now, info.generation);
+	EXPECT_EQ(before, info.acked);
+	EXPECT_EQ(1U, info.outdated);
+	EXPECT_EQ(1U, info.tracked);
+	EXPECT_LE(1U, info.watchers);
+	EXPECT_LE(1U, info.outdated_watchers);
+	EXPECT_STREQ("ioctl", info.source);
+}
+
+/* The uevent of a change, as somebody hears it who listens all the time. */
+struct listener {
+	int sock;
+	const uint32_t *word;
+	pthread_t thread;
+	bool heard;
+	bool right_path;
+	unsigned long generation;
+	uint32_t seen;
+};
+
+static void *listener_main(void *data)
+{
+	struct listener *l = data;
+	char buf[8192];
+	ssize_t len;
+	char *p;
+
+	for (;;) {
+		len = recv(l->sock, buf, sizeof(buf) - 1, 0);
+		l->seen = __atomic_load_n(l->word, __ATOMIC_ACQUIRE);
+		if (len <= 0)
+			return NULL;
+		buf[len] = '\0';
+		for (p = buf; p < buf + len; p += strlen(p) + 1) {
+			if (sscanf(p, "SYSGENID=%lu", &l->generation) == 1)
+				l->heard = true;
+		}
+		if (l->heard) {
+			l->right_path =
+				!strcmp(buf, "change@/devices/virtual/misc/sysgenid");
+			return NULL;
+		}
+	}
+}
+
+TEST_F(sysgenid, uevent)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	struct timeval limit = { .tv_sec = LIMIT_MS / 1000 };
+	struct listener l = { .word = self->word };
+	uint32_t now;
+
+	l.sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+	if (l.sock < 0)
+		SKIP(return, "no netlink: %s", strerror(errno));
+	ASSERT_EQ(0, bind(l.sock, (struct sockaddr *)&addr, sizeof(addr)));
+	ASSERT_EQ(0, setsockopt(l.sock, SOL_SOCKET, SO_RCVTIMEO, &limit,
+				sizeof(limit)));
+	ASSERT_EQ(0, pthread_create(&l.thread, NULL, listener_main, &l));
+	now = change();
+	ASSERT_EQ(0, pthread_join(l.thread, NULL));
+	ASSERT_TRUE(l.heard);
+	EXPECT_TRUE(l.right_path);
+	EXPECT_EQ(now, l.generation);
+	/* Whoever hears of the change finds it made. */
+	EXPECT_EQ(now, l.seen);
+}
+
+static bool has_number(const char *text, uint32_t number)
+{
+	unsigned long value;
+	char *end;
+
+	while (*text) {
+		if (*text < '0' || *text > '9') {
+			text++;
+			continue;
+		}
+		value = strtoul(text, &end, 10);
+		if (value == number)
+			return true;
+		text = end;
+	}
+	return false;
+}
+
+TEST_F(sysgenid, log_line)
+{
+	unsigned int records = 0;
+	uint32_t before, now;
+	char record[1024];
+	char *message;
+	ssize_t len;
+	int kmsg;
+
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (kmsg < 0)
+		SKIP(return, "no /dev/kmsg: %s", strerror(errno));
+	ASSERT_EQ(0, lseek(kmsg, 0, SEEK_END));
+	before = generation();
+	now = change();
+	while ((len = read(kmsg, record, sizeof(record) - 1)) > 0) {
+		record[len] = '\0';
+		/* What comes before the message has numbers of its own. */
+		message = strchr(record, ';');
+		if (!message || strncmp(message, ";sysgenid: ", 11))
+			continue;
+		records++;
+		EXPECT_TRUE(has_number(message, before));
+		EXPECT_TRUE(has_number(message, now));
+		EXPECT_NE(NULL, strstr(message, "ioctl"));
+	}
+	EXPECT_EQ(EAGAIN, errno);
+	EXPECT_EQ(1U, records);
+}
+
+TEST_HARNESS_MAIN
