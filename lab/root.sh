@@ -40,7 +40,8 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt build cargo configs kernels lock log tool userspace in-use
+	rm -rf --one-file-system root-* apt build cargo configs kernels lock log results tmp tool \
+		tool.lock userspace in-use
 	exit 0
 fi
 flock -s 8
@@ -56,12 +57,15 @@ if ! [ -d "$root" ]; then
 	flock -n 9 || { say "another lab is making the toolchain root; waiting for it"; flock 9; }
 fi
 if ! [ -d "$root" ]; then
-	rm -rf --one-file-system "$LAB_CACHE"/root-*.part
+	rm -rf --one-file-system "$root.part"
 	[ "$(df --output=avail -k "$LAB_CACHE" | tail -n 1)" -gt 8000000 ] ||
 		die "the disk that holds $LAB_CACHE has less than 8 GB free; make room there, or let SYSGENID_CACHE name another place"
 	say "making the toolchain root (Debian $suite, about a minute)"
 	start=$(date +%s)
 	log=$LAB_CACHE/log/root.log
+	# What mmdebstrap keeps there must not outlive a killed lab.
+	mkdir -p "$LAB_CACHE/tmp"
+	mount -t tmpfs -o mode=700 tmp "$LAB_CACHE/tmp"
 	options=
 	if command -v apt-config >/dev/null; then
 		# The proxies that this machine's apt is configured with.
@@ -69,7 +73,7 @@ if ! [ -d "$root" ]; then
 		options="--aptopt=$LAB_CACHE/log/proxy.conf"
 	fi
 	# shellcheck disable=SC2086 # no option, or one
-	if ! TMPDIR=$LAB_CACHE mmdebstrap --mode=root --variant=apt $options \
+	if ! TMPDIR=$LAB_CACHE/tmp mmdebstrap --mode=root --variant=apt $options \
 		--aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' \
 		--aptopt='APT::Install-Recommends "false"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -128,21 +132,27 @@ cd "$LAB_SOURCE/lab"
 key=$(find . -type f ! -path './target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha)
 tool=/cache/tool/$key
 if ! [ -x "$at$tool/lab" ]; then
-	say "building the lab's tool"
+	exec 9>"$LAB_CACHE/tool.lock"
+	flock -n 9 || { say "another lab is building its tool; waiting for it"; flock 9; }
+fi
+if ! [ -x "$at$tool/lab" ]; then
+	say "building the lab's tool (about a minute on a new machine)"
 	start=$(date +%s)
-	mkdir -p "$at/cache/tool"
-	if ! chroot "$at" sh -c "
-		exec 9>/cache/tool/lock && flock 9 &&
-		cd /src/lab && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked \
-			--target x86_64-unknown-linux-gnu --target-dir '/cache/build/$LAB_CHECKOUT/lab' &&
-		rm -rf '$tool.part' && mkdir -p '$tool.part' &&
-		cp '/cache/build/$LAB_CHECKOUT/lab/x86_64-unknown-linux-gnu/release/lab' \
-			'/cache/build/$LAB_CHECKOUT/lab/x86_64-unknown-linux-gnu/release/init' '$tool.part/' &&
-		rm -rf '$tool' && mv '$tool.part' '$tool'" >"$LAB_CACHE/log/tool.log" 2>&1; then
-		grep -E -A 12 '^error' "$LAB_CACHE/log/tool.log" >&2 || :
-		explain "cannot build the lab's tool" "$LAB_CACHE/log/tool.log"
+	log=$LAB_CACHE/log/tool.log
+	target=x86_64-unknown-linux-gnu
+	build=/cache/build/$LAB_CHECKOUT/lab
+	if ! RUSTFLAGS='-C target-feature=+crt-static' chroot "$at" cargo build --release --locked \
+		--manifest-path /src/lab/Cargo.toml --target "$target" --target-dir "$build" \
+		>"$log" 2>&1; then
+		grep -E -A 12 '^error' "$log" >&2 || :
+		explain "cannot build the lab's tool" "$log"
 	fi
+	rm -rf "$at$tool" "$at$tool.part"
+	mkdir -p "$at$tool.part"
+	cp "$at$build/$target/release/lab" "$at$build/$target/release/init" "$at$tool.part/"
+	mv "$at$tool.part" "$at$tool"
 	say "built the lab's tool ($(($(date +%s) - start)) s)"
 fi
+exec 9>&-
 export LAB_TOOL="$tool"
 exec chroot "$at" "$tool/lab" "$@"

@@ -77,6 +77,20 @@ interrupt KILL 10 "building the lab's tool" run -- true
 interrupt KILL 1 "asking the archive" run -- true
 interrupt INT 4 "preparing kernel" run -- true
 interrupt KILL 40 "preparing kernel" run -- true
+
+# Two labs at once that need the same things. Each gets its own guest, too.
+"$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
+first=$!
+"$lab" run -- sh -c 'sleep 2; exit 4' >"$out.2" 2>&1 &
+second=$!
+wait "$first"
+[ $? = 3 ] || { sed 's/^/# /' "$out.1"; false; }
+result $? "two at once: the first"
+wait "$second"
+[ $? = 4 ] || { sed 's/^/# /' "$out.2"; false; }
+result $? "two at once: the second"
+rm -f "$out.1" "$out.2"
+
 interrupt KILL 3 "emulating the processor" run -- true
 interrupt TERM 1 "booted Linux" run -- sleep 100
 interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 5'
@@ -86,19 +100,6 @@ interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 100'
 status=$?
 [ "$status" = 0 ] || sed 's/^/# /' "$out"
 result "$status" "the lab works after all that"
-
-# Two labs at once: each has its own guest, and neither disturbs the other.
-"$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
-first=$!
-"$lab" run -- sh -c 'sleep 2; exit 4' >"$out.2" 2>&1 &
-second=$!
-wait "$first"
-[ $? = 3 ]
-result $? "two at once: the first"
-wait "$second"
-[ $? = 4 ]
-result $? "two at once: the second"
-rm -f "$out.1" "$out.2"
 
 ! left_behind
 result $? "nothing is left in the end"

@@ -39,7 +39,7 @@ pub fn lock(name: &str) -> Result<Lock> {
     let path = directory("lock")?.join(name);
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step::say(format!("another lab works on {name}; waiting for it"));
+        step::note(format!("another lab works on {name}; waiting for it"));
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
     }
     Ok(Lock(file))

@@ -32,6 +32,7 @@ use clap::error::ErrorKind;
 
 use crate::guest::FAILED;
 use crate::guest::Through;
+use crate::kernel::Choice;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
 
@@ -78,6 +79,12 @@ enum Verb {
     Shell {
         #[command(flatten)]
         options: GuestOptions,
+    },
+    /// Build the module for a packaged kernel, and print where it is
+    Module {
+        /// Which kernel: “stock”, or a series such as 7.2
+        #[arg(long, default_value = "stock", value_name = "KERNEL")]
+        kernel: Choice,
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
@@ -142,6 +149,13 @@ fn act(verb: Verb) -> Result<u8> {
             clone::run(&setup, usize::from(clones), same_guid)
         }
         Verb::Shell { options } => shell::run(&options),
+        Verb::Module { kernel } => {
+            let kernel = kernel::get(kernel)?;
+            let what = format!("building the module for {}", kernel.release);
+            let module = step::step(&what, || products::module(&kernel))?;
+            println!("{}", cache::shown(&module));
+            Ok(0)
+        }
         Verb::Demo => demo::run(),
         Verb::Check { summary, strict } => {
             let summary = match summary {

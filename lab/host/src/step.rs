@@ -4,10 +4,10 @@
 
 use std::env;
 use std::fs;
-use std::fs::File;
 use std::io::IsTerminal;
+use std::io::Read;
+use std::io::Seek;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
@@ -82,29 +82,33 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Runs a command to its end with its output in the log called `log`.
+/// Runs a command to its end. What it writes is kept if it fails, in the log called `log`.
 ///
 /// # Errors
 ///
 /// With the reason in front where it is known (a full disk, no network), else the lines of the
 /// output that speak of errors.
 pub fn execute(command: &mut Command, log: &str) -> Result<()> {
-    let path = log_path(log)?;
-    let output = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    // Not in the cache: another lab may run the same step.
+    let mut output = tempfile::tempfile()?;
     let status = command
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
-        .stderr(output)
+        .stderr(output.try_clone()?)
         .status()
-        .with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))?;
+        .with_context(|| format!("cannot start {program}"))?;
     if status.success() {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
-    Err(diagnose(&text, &path).context(format!(
-        "{} failed ({status})",
-        command.get_program().to_string_lossy()
-    )))
+    let mut bytes = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut bytes)?;
+    let path = cache::directory("log")?.join(format!("{log}.log"));
+    // On a full disk there is nothing to keep it in, and the reason to give is that one.
+    fs::write(&path, &bytes).ok();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Err(diagnose(&text, &path).context(format!("{program} failed ({status})")))
 }
 
 /// Runs a command and returns what it writes to standard output.
@@ -119,11 +123,6 @@ pub fn output_of(command: &mut Command) -> Result<String> {
         return Err(anyhow!("{}", text.trim()).context(format!("{program} failed")));
     }
     String::from_utf8(output.stdout).with_context(|| format!("{program} wrote no UTF-8"))
-}
-
-fn log_path(name: &str) -> Result<PathBuf> {
-    let directory = cache::directory("log")?;
-    Ok(directory.join(format!("{name}.log")))
 }
 
 fn diagnose(text: &str, log: &Path) -> anyhow::Error {
