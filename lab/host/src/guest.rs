@@ -140,7 +140,8 @@ impl Follower {
         } else {
             format!("{name}: ")
         };
-        if *stop == Stop::Gone {
+        // A kernel that died or hangs may have said why on its console only.
+        if matches!(stop, Stop::Gone | Stop::Limit) && self.kernel.found().is_none() {
             self.kernel.console(&machine.console());
         }
         if let Some(report) = self.kernel.found() {

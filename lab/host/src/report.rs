@@ -20,7 +20,8 @@ const BEGINNINGS: [&str; 12] = [
 ];
 
 /// What only a report says, wherever it says it.
-const SIGNS: [&str; 8] = [
+const SIGNS: [&str; 9] = [
+    "BUG: soft lockup",
     "possible circular locking dependency detected",
     "possible recursive locking detected",
     "inconsistent lock state",
@@ -95,6 +96,7 @@ mod tests {
             "WARNING: possible circular locking dependency detected",
             "kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
             "UBSAN: array-index-out-of-bounds in x.c:1:1",
+            "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [cat:7]",
             "INFO: task cat:7 blocked for more than 120 seconds.",
         ] {
             assert!(found(line), "{line}");
