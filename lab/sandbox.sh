@@ -7,16 +7,14 @@
 #
 # Being interrupted is therefore always the same thing, a SIGKILL to that process, sent from
 # here for a signal that can be caught, and by the kernel when this shell itself is killed.
+# So nothing may be forked before that process, nor after it has died: not even stty.
 set -u
-
-terminal=
-[ -t 0 ] && terminal=$(stty -g)
 
 end() {
 	trap '' HUP INT TERM
+	[ -z "$LAB_TERMINAL" ] || stty "$LAB_TERMINAL"
 	kill -s KILL "$init" 2>/dev/null
 	wait "$init" 2>/dev/null
-	[ -z "$terminal" ] || stty "$terminal"
 	exit "$1"
 }
 
@@ -29,4 +27,3 @@ trap 'end 129' HUP
 trap 'end 130' INT
 trap 'end 143' TERM
 wait "$init"
-end $?

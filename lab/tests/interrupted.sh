@@ -101,6 +101,11 @@ status=$?
 [ "$status" = 0 ] || sed 's/^/# /' "$out"
 result "$status" "the lab works after all that"
 
+script -qefc "'$lab' run -- sh -c 'exit 6'" /dev/null >"$out" </dev/null
+status=$?
+[ "$status" = 6 ] || { sed 's/^/# /' "$out"; false; }
+result $? "the lab works on a terminal"
+
 ! left_behind
 result $? "nothing is left in the end"
 echo "1..$count"
