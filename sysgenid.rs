@@ -2,9 +2,9 @@
 
 //! The system generation: a number that changes when this system may have been cloned or restored.
 //!
-//! Sources of a change (`vmfork`, and the ioctl of the device) bump the [`Generation`], and the
-//! device `/dev/sysgenid` shows it to user space. A source knows nothing of the device, and the
-//! generation knows neither.
+//! Sources of a change (`vmfork`, `exported`, and the ioctl of the device) bump the [`Generation`],
+//! and the device `/dev/sysgenid` shows it to user space. A source knows nothing of the device, and
+//! the generation knows neither.
 
 use kernel::{
     prelude::*,
@@ -19,6 +19,7 @@ use crate::{
 
 mod abstractions;
 mod device;
+mod exported;
 mod generation;
 // Without VMGENID the kernel has no such notification.
 #[cfg(CONFIG_VMGENID)]
@@ -35,6 +36,7 @@ module! {
 /// The parts are dropped in the order of the fields: sources first, then the device.
 #[pin_data]
 struct Sysgenid {
+    _exported: exported::Source,
     #[cfg(CONFIG_VMGENID)]
     #[pin]
     _vmfork: vmfork::Source,
@@ -53,6 +55,7 @@ impl kernel::InPlaceModule for Sysgenid {
             },
             #[cfg(CONFIG_VMGENID)]
             _vmfork <- vmfork::register(generation.clone()),
+            _exported: exported::register(generation.clone())?,
             _: {
                 if cfg!(CONFIG_VMGENID) {
                     pr_info!("source vmfork: the kernel's notification of virtual machine forks\n");
