@@ -11,6 +11,8 @@
  */
 
 #define _GNU_SOURCE
+/* Addresses, which are offsets in /proc/self/mem, need it in 32-bit programs. */
+#define _FILE_OFFSET_BITS 64
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -29,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -58,6 +61,12 @@
 #define NR_POLL		__NR_poll
 #else
 #define NR_POLL		__NR_ppoll
+#endif
+
+#ifdef __NR_epoll_wait
+#define NR_EPOLL	__NR_epoll_wait
+#else
+#define NR_EPOLL	__NR_epoll_pwait
 #endif
 
 static void sleep_ms(unsigned int ms)
@@ -191,20 +200,26 @@ static void *sleeper_main(void *data)
 	return NULL;
 }
 
-/* Returns when the call is asleep. */
-static void start_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+/* Returns when thread @tid, which it stores there itself, is asleep in @nr. */
+static void expect_to_sleep(struct __test_metadata *_metadata, const pid_t *tid,
+			    long nr)
 {
 	uint64_t end = now_ms() + LIMIT_MS;
-	pid_t tid;
 
-	ASSERT_EQ(0, pthread_create(&s->thread, NULL, sleeper_main, s));
-	while (!(tid = __atomic_load_n(&s->tid, __ATOMIC_ACQUIRE))) {
+	while (!__atomic_load_n(tid, __ATOMIC_ACQUIRE)) {
 		ASSERT_LT(now_ms(), end);
 		sleep_ms(1);
 	}
-	ASSERT_TRUE(wait_until_sleeps_in(tid, s->nr)) {
-		TH_LOG("call %ld never went to sleep", s->nr);
+	ASSERT_TRUE(wait_until_sleeps_in(*tid, nr)) {
+		TH_LOG("call %ld never went to sleep", nr);
 	}
+}
+
+/* Returns when the call is asleep. */
+static void start_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+{
+	ASSERT_EQ(0, pthread_create(&s->thread, NULL, sleeper_main, s));
+	expect_to_sleep(_metadata, &s->tid, s->nr);
 }
 
 static void expect_asleep(struct __test_metadata *_metadata, struct sleeper *s)
@@ -215,15 +230,21 @@ static void expect_asleep(struct __test_metadata *_metadata, struct sleeper *s)
 	}
 }
 
-static void finish_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+/* Returns when the thread has ended; the call it made is @nr. */
+static void join_sleeper(struct __test_metadata *_metadata, pthread_t thread, long nr)
 {
 	struct timespec end;
 
 	clock_gettime(CLOCK_REALTIME, &end);
 	end.tv_sec += LIMIT_MS / 1000;
-	ASSERT_EQ(0, pthread_timedjoin_np(s->thread, NULL, &end)) {
-		TH_LOG("call %ld was never woken", s->nr);
+	ASSERT_EQ(0, pthread_timedjoin_np(thread, NULL, &end)) {
+		TH_LOG("call %ld was never woken", nr);
 	}
+}
+
+static void finish_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
+{
+	join_sleeper(_metadata, s->thread, s->nr);
 }
 
 /* The exit status of a child, or -1 if it did not exit. */
@@ -490,19 +511,70 @@ TEST_F(sysgenid, read_never_acks)
 	EXPECT_EQ(now, value);
 }
 
+/* Ways to cut the four bytes of a generation, and pieces that are none. */
+static const size_t cuts[][4] = {
+	{ 1, 3 }, { 3, 1 }, { 2, 2 }, { 1, 1, 1, 1 }, { 0, 4 }, { 2, 0, 1, 1 },
+};
+
+/* Lays pieces of these sizes over @bytes, one after the other. */
+static void cut(struct iovec iov[4], void *bytes, const size_t sizes[4])
+{
+	char *p = bytes;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		iov[i].iov_base = p;
+		iov[i].iov_len = sizes[i];
+		p += sizes[i];
+	}
+}
+
 TEST_F(sysgenid, read_in_pieces)
 {
+	static const size_t too_short[4] = { 1, 1, 1 };
+	static const size_t long_enough[4] = { 3, 3, 1, 1 };
 	uint32_t now = change();
-	uint16_t half[2] = {};
-	uint32_t value;
-	struct iovec iov[] = {
-		{ &half[0], sizeof(half[0]) },
-		{ &half[1], sizeof(half[1]) },
-	};
+	struct iovec iov[4];
+	uint32_t value[2];
+	unsigned int i;
 
-	EXPECT_EQ((ssize_t)sizeof(value), readv(self->watcher, iov, 2));
-	memcpy(&value, half, sizeof(value));
+	for (i = 0; i < ARRAY_SIZE(cuts); i++) {
+		value[0] = ~now;
+		cut(iov, value, cuts[i]);
+		EXPECT_EQ((ssize_t)sizeof(now), readv(self->watcher, iov, 4));
+		EXPECT_EQ(now, value[0]) {
+			TH_LOG("pieces, way %u", i);
+		}
+	}
+	cut(iov, value, too_short);
+	EXPECT_EQ(-1, readv(self->watcher, iov, 4));
+	EXPECT_EQ(EINVAL, errno);
+
+	memset(value, 0xa5, sizeof(value));
+	cut(iov, value, long_enough);
+	EXPECT_EQ((ssize_t)sizeof(now), readv(self->watcher, iov, 4));
+	EXPECT_EQ(now, value[0]);
+	EXPECT_EQ(0xa5a5a5a5U, value[1]);
+	EXPECT_TRUE(is_outdated(self->watcher));
+}
+
+TEST_F(sysgenid, read_without_position)
+{
+	uint32_t now = change(), value = ~now;
+	struct iovec iov = { &value, sizeof(value) };
+
+	/* -1 is the position of the file, which the device does not need. */
+	EXPECT_EQ((ssize_t)sizeof(value), preadv2(self->watcher, &iov, 1, -1, 0));
 	EXPECT_EQ(now, value);
+	EXPECT_EQ(-1, preadv2(self->watcher, &iov, 1, 0, 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, preadv2(self->watcher, &iov, 1, 0, RWF_NOWAIT));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_EQ(-1, pwritev2(self->watcher, &iov, 1, 0, 0));
+	EXPECT_EQ(ESPIPE, errno);
+	EXPECT_TRUE(is_outdated(self->watcher));
+	EXPECT_EQ((ssize_t)sizeof(value), pwritev2(self->watcher, &iov, 1, -1, 0));
+	EXPECT_TRUE(is_acked(self->watcher));
 }
 
 TEST_F(sysgenid, read_nonblock)
@@ -623,6 +695,108 @@ TEST_F(sysgenid, read_restarts)
 	EXPECT_EQ(now, s.value);
 }
 
+#define SIGNAL_ROUNDS	200
+
+static void *signal_main(void *data)
+{
+	struct sleeper *s = data;
+
+	pthread_kill(s->thread, SIGUSR1);
+	return NULL;
+}
+
+/*
+ * A call that is met by an event and by a signal: by one before the other, or by
+ * both at once. Rounds differ in the order, and in whether the call is asleep by
+ * then, or only about to be made. The event comes between begin and end.
+ */
+struct meeting {
+	unsigned int round;
+	struct sleeper s;
+	pthread_t other;
+};
+
+static void begin_meeting(struct __test_metadata *_metadata, struct meeting *m)
+{
+	if (m->round & 1)
+		start_sleeper(_metadata, &m->s);
+	else
+		ASSERT_EQ(0, pthread_create(&m->s.thread, NULL, sleeper_main, &m->s));
+	if (m->round % 3 == 0)
+		ASSERT_EQ(0, pthread_kill(m->s.thread, SIGUSR1));
+	if (m->round % 3 == 1)
+		ASSERT_EQ(0, pthread_create(&m->other, NULL, signal_main, &m->s));
+}
+
+static void end_meeting(struct __test_metadata *_metadata, struct meeting *m)
+{
+	if (m->round % 3 == 1)
+		ASSERT_EQ(0, pthread_join(m->other, NULL));
+	if (m->round % 3 == 2)
+		ASSERT_EQ(0, pthread_kill(m->s.thread, SIGUSR1));
+	finish_sleeper(_metadata, &m->s);
+}
+
+TEST_F(sysgenid, read_interrupted_by_a_change_too)
+{
+	unsigned int round, interrupted = 0;
+	uint32_t now = 0, value;
+
+	catch_usr1(_metadata, 0);
+	for (round = 0; round < SIGNAL_ROUNDS; round++) {
+		struct meeting m = {
+			.round = round,
+			.s = {
+				.fd = self->watcher, .nr = __NR_read,
+				.word = self->word,
+			},
+		};
+
+		begin_meeting(_metadata, &m);
+		now = change();
+		end_meeting(_metadata, &m);
+		if (m.s.ret < 0) {
+			interrupted++;
+			ASSERT_EQ(EINTR, m.s.err);
+			/* The change is not lost. */
+			ASSERT_EQ((ssize_t)sizeof(value),
+				  read(self->watcher, &value, sizeof(value)));
+			ASSERT_EQ(now, value);
+		} else {
+			ASSERT_EQ((int)sizeof(now), m.s.ret);
+			ASSERT_EQ(now, m.s.value);
+		}
+		ASSERT_EQ(0, ack(self->watcher, now));
+	}
+	TH_LOG("%u of %u reads interrupted", interrupted, SIGNAL_ROUNDS);
+}
+
+TEST_F(sysgenid, read_restarts_and_sees_a_change)
+{
+	unsigned int round;
+	uint32_t now = 0;
+
+	catch_usr1(_metadata, SA_RESTART);
+	for (round = 0; round < SIGNAL_ROUNDS; round++) {
+		struct meeting m = {
+			.round = round,
+			.s = {
+				.fd = self->watcher, .nr = __NR_read,
+				.word = self->word,
+			},
+		};
+
+		begin_meeting(_metadata, &m);
+		now = change();
+		end_meeting(_metadata, &m);
+		ASSERT_EQ((int)sizeof(now), m.s.ret) {
+			TH_LOG("%s", strerror(m.s.err));
+		}
+		ASSERT_EQ(now, m.s.value);
+		ASSERT_EQ(0, ack(self->watcher, now));
+	}
+}
+
 TEST_F(sysgenid, change_wakes_everybody)
 {
 	/* Three watchers of their own, and three threads that share one. */
@@ -721,16 +895,27 @@ TEST_F(sysgenid, write_acks)
 
 TEST_F(sysgenid, write_in_pieces)
 {
-	uint32_t now = change();
-	uint16_t half[2];
-	struct iovec iov[] = {
-		{ &half[0], sizeof(half[0]) },
-		{ &half[1], sizeof(half[1]) },
-	};
+	static const size_t wrong[][4] = { { 1, 1, 1 }, { 2, 2, 1 }, { 4, 4 } };
+	struct iovec iov[4];
+	uint32_t value[2];
+	unsigned int i;
 
-	memcpy(half, &now, sizeof(now));
-	EXPECT_EQ((ssize_t)sizeof(now), writev(self->watcher, iov, 2));
-	EXPECT_TRUE(is_acked(self->watcher));
+	for (i = 0; i < ARRAY_SIZE(cuts); i++) {
+		value[0] = change();
+		cut(iov, value, cuts[i]);
+		EXPECT_EQ((ssize_t)sizeof(*value), writev(self->watcher, iov, 4)) {
+			TH_LOG("pieces, way %u", i);
+		}
+		EXPECT_TRUE(is_acked(self->watcher));
+	}
+	value[0] = change();
+	value[1] = value[0];
+	for (i = 0; i < ARRAY_SIZE(wrong); i++) {
+		cut(iov, value, wrong[i]);
+		EXPECT_EQ(-1, writev(self->watcher, iov, 4));
+		EXPECT_EQ(ENOBUFS, errno);
+		EXPECT_TRUE(is_outdated(self->watcher));
+	}
 }
 
 TEST_F(sysgenid, no_position)
@@ -848,6 +1033,168 @@ TEST_F(sysgenid, epoll_edge)
 	EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
 }
 
+/* A thread in epoll_wait(), which can be told to go. */
+struct epoll_sleeper {
+	int ep;
+	int fd;			/* the descriptor that is waited on */
+	int leave[2];		/* a pipe: what is written there ends the wait */
+	pthread_t thread;
+	pid_t tid;
+	bool woken;		/* by @fd */
+};
+
+static void *epoll_sleeper_main(void *data)
+{
+	struct epoll_sleeper *s = data;
+	struct epoll_event ev[2];
+	int i, n;
+
+	__atomic_store_n(&s->tid, (pid_t)syscall(__NR_gettid), __ATOMIC_RELEASE);
+	n = epoll_wait(s->ep, ev, ARRAY_SIZE(ev), -1);
+	for (i = 0; i < n; i++)
+		if (ev[i].data.fd == s->fd)
+			__atomic_store_n(&s->woken, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static void start_exclusive(struct __test_metadata *_metadata,
+			    struct epoll_sleeper *s)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+
+	s->ep = epoll_create1(EPOLL_CLOEXEC);
+	ASSERT_LE(0, s->ep);
+	ev.data.fd = s->fd;
+	ASSERT_EQ(0, epoll_ctl(s->ep, EPOLL_CTL_ADD, s->fd, &ev));
+	ASSERT_EQ(0, pipe2(s->leave, O_CLOEXEC));
+	ev.events = EPOLLIN;
+	ev.data.fd = s->leave[0];
+	ASSERT_EQ(0, epoll_ctl(s->ep, EPOLL_CTL_ADD, s->leave[0], &ev));
+	ASSERT_EQ(0, pthread_create(&s->thread, NULL, epoll_sleeper_main, s));
+	expect_to_sleep(_metadata, &s->tid, NR_EPOLL);
+}
+
+/* Whether the watcher is ready in its set at this moment. */
+static bool ready_in_set(const struct epoll_sleeper *s)
+{
+	struct epoll_event ev[2];
+	int i, n = epoll_wait(s->ep, ev, ARRAY_SIZE(ev), 0);
+
+	for (i = 0; i < n; i++)
+		if (ev[i].data.fd == s->fd)
+			return true;
+	return false;
+}
+
+static bool was_woken(const struct epoll_sleeper *s)
+{
+	return __atomic_load_n(&s->woken, __ATOMIC_ACQUIRE);
+}
+
+TEST_F(sysgenid, epoll_exclusive_one_watcher)
+{
+	struct epoll_sleeper s[2] = {
+		{ .fd = self->watcher }, { .fd = self->watcher },
+	};
+	uint64_t end;
+	uint32_t now;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(s); i++)
+		start_exclusive(_metadata, &s[i]);
+	now = change();
+	end = now_ms() + LIMIT_MS;
+	while (!was_woken(&s[0]) && !was_woken(&s[1]) && now_ms() < end)
+		sleep_ms(1);
+	/* One is enough to be woken, but everybody can see why. */
+	EXPECT_TRUE(was_woken(&s[0]) || was_woken(&s[1]));
+	for (i = 0; i < ARRAY_SIZE(s); i++)
+		EXPECT_TRUE(ready_in_set(&s[i]));
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		ASSERT_EQ(1, write(s[i].leave[1], "", 1));
+		join_sleeper(_metadata, s[i].thread, NR_EPOLL);
+	}
+	ASSERT_EQ(0, ack(self->watcher, now));
+	for (i = 0; i < ARRAY_SIZE(s); i++)
+		EXPECT_FALSE(ready_in_set(&s[i]));
+}
+
+TEST_F(sysgenid, epoll_exclusive_two_watchers)
+{
+	struct epoll_sleeper s[2] = {
+		{ .fd = self->watcher }, { .fd = open_node(_metadata, O_RDWR) },
+	};
+	unsigned int i;
+
+	/* Exclusive is among those who share a watcher: these do not. */
+	for (i = 0; i < ARRAY_SIZE(s); i++)
+		start_exclusive(_metadata, &s[i]);
+	change();
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		join_sleeper(_metadata, s[i].thread, NR_EPOLL);
+		EXPECT_TRUE(was_woken(&s[i]));
+	}
+}
+
+TEST_F(sysgenid, epoll_forgets_a_closed_watcher)
+{
+	struct epoll_event ev = {};
+	int ep, fd, i;
+
+	for (i = 0; i < 2; i++) {
+		fd = open_node(_metadata, O_RDWR);
+		ep = epoll_with(_metadata, fd, 0);
+		/* The second time, when it is already known to be ready. */
+		if (i) {
+			change();
+			EXPECT_EQ(1, epoll_wait(ep, &ev, 1, 0));
+		}
+		ASSERT_EQ(0, close(fd));
+		EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+		change();
+		EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+		EXPECT_EQ(-1, epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
+		EXPECT_EQ(EBADF, errno);
+
+		/* The set itself is as good as before. */
+		ev.events = EPOLLIN;
+		ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->watcher, &ev));
+		EXPECT_EQ(1, epoll_wait(ep, &ev, 1, 0));
+		ASSERT_EQ(0, ack(self->watcher, generation()));
+		EXPECT_EQ(0, epoll_wait(ep, &ev, 1, 0));
+	}
+}
+
+TEST_F(sysgenid, epoll_of_a_dup)
+{
+	struct epoll_event ev[3] = {};
+	int fd = dup(self->watcher);
+	uint32_t now;
+	int ep;
+
+	/* One set has both, and both are the same watcher. */
+	ASSERT_LE(0, fd);
+	ep = epoll_with(_metadata, fd, 0);
+	ev[0].events = EPOLLIN;
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_ADD, self->watcher, &ev[0]));
+	now = change();
+	EXPECT_EQ(2, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(0, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+
+	/* What was asked for by the dup outlives the original. */
+	ASSERT_EQ(0, epoll_ctl(ep, EPOLL_CTL_DEL, self->watcher, NULL));
+	ASSERT_EQ(0, close(self->watcher));
+	now = change();
+	EXPECT_EQ(1, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+	ASSERT_EQ(0, ack(fd, now));
+	EXPECT_EQ(0, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+	change();
+	EXPECT_EQ(1, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+	ASSERT_EQ(0, close(fd));
+	EXPECT_EQ(0, epoll_wait(ep, ev, ARRAY_SIZE(ev), 0));
+}
+
 /* io_uring, by hand: a bare guest has no liburing. */
 
 struct ring {
@@ -952,6 +1299,35 @@ TEST_F(sysgenid, io_uring_read)
 	now = change();
 	EXPECT_EQ((int)sizeof(value), ring_result(&ring));
 	EXPECT_EQ(now, value);
+}
+
+TEST_F(sysgenid, io_uring_read_while_outdated)
+{
+	uint32_t now, value = 0;
+	struct ring ring;
+	struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_READ,
+		.fd = self->watcher,
+		.addr = (uintptr_t)&value,
+		.len = sizeof(value),
+		.off = -1,
+	};
+
+	if (!ring_setup(&ring))
+		SKIP(return, "no io_uring: %s", strerror(errno));
+	now = change();
+	ASSERT_EQ(1, ring_submit(&ring, &sqe));
+	/* There is nothing to wait for, so it is done by now. */
+	EXPECT_TRUE(ring_has_result(&ring));
+	EXPECT_EQ((int)sizeof(value), ring_result(&ring));
+	EXPECT_EQ(now, value);
+	EXPECT_TRUE(is_outdated(self->watcher));
+
+	sqe.opcode = IORING_OP_WRITE;
+	ASSERT_EQ(1, ring_submit(&ring, &sqe));
+	EXPECT_EQ((int)sizeof(value), ring_result(&ring));
+	EXPECT_TRUE(is_acked(self->watcher));
+	EXPECT_EQ(1UL, thread_count());
 }
 
 TEST_F(sysgenid, io_uring_poll)
@@ -1165,6 +1541,76 @@ TEST_F(sysgenid, mmap_outlives_fork)
 	EXPECT_EQ(0, child_status(pid));
 }
 
+/* What a process that makes no system call has to tell. */
+struct report {
+	uint32_t spins;		/* counts while it looks */
+	uint32_t seen;		/* the first new value, 0 until then */
+};
+
+/* Looks at the word, and does nothing else, until it changes. */
+static void spin(const uint32_t *word, struct report *report)
+{
+	uint32_t before = __atomic_load_n(word, __ATOMIC_ACQUIRE), now;
+	uint32_t spins = 0;
+
+	do {
+		__atomic_store_n(&report->spins, ++spins, __ATOMIC_RELEASE);
+		now = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+	} while (now == before);
+	__atomic_store_n(&report->seen, now, __ATOMIC_RELEASE);
+	for (;;)
+		;
+}
+
+TEST_F(sysgenid, mmap_without_a_system_call)
+{
+	struct report *report = mmap(NULL, self->page, PROT_READ | PROT_WRITE,
+				     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	unsigned int i;
+	uint32_t now;
+	uint64_t end;
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, (void *)report);
+	/* The parent's mapping, and shared and private ones of its own. */
+	for (i = 0; i < 3; i++) {
+		memset(report, 0, sizeof(*report));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			const uint32_t *word = self->word;
+			int fd = open(NODE, O_RDONLY);
+			void *map;
+
+			if (i) {
+				map = mmap(NULL, sizeof(*word), PROT_READ,
+					   i == 1 ? MAP_SHARED : MAP_PRIVATE, fd, 0);
+				if (fd < 0 || map == MAP_FAILED)
+					_exit(1);
+				word = map;
+			}
+			close(fd);
+			close(self->overseer);
+			close(self->watcher);
+			spin(word, report);
+		}
+		end = now_ms() + LIMIT_MS;
+		while (!__atomic_load_n(&report->spins, __ATOMIC_ACQUIRE) &&
+		       now_ms() < end)
+			sleep_ms(1);
+		EXPECT_EQ(0U, __atomic_load_n(&report->seen, __ATOMIC_ACQUIRE));
+		now = change();
+		while (!__atomic_load_n(&report->seen, __ATOMIC_ACQUIRE) &&
+		       now_ms() < end)
+			sleep_ms(1);
+		EXPECT_EQ(now, __atomic_load_n(&report->seen, __ATOMIC_ACQUIRE)) {
+			TH_LOG("mapping %u", i);
+		}
+		EXPECT_EQ(0, kill(pid, SIGKILL));
+		EXPECT_EQ(pid, waitpid(pid, NULL, 0));
+	}
+}
+
 static long module_refcnt(void)
 {
 	FILE *file = fopen("/sys/module/sysgenid/refcnt", "re");
@@ -1233,6 +1679,250 @@ TEST_F(sysgenid, fork_shares_the_watcher)
 	EXPECT_TRUE(is_acked(self->watcher));
 }
 
+/* What is beside the byte in a message that carries a descriptor. */
+union passing {
+	char buf[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+static bool send_fd(int sock, int fd)
+{
+	union passing control = {};
+	char byte = 0;
+	struct iovec iov = { &byte, sizeof(byte) };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	return sendmsg(sock, &msg, 0) == 1;
+}
+
+static int receive_fd(int sock)
+{
+	union passing control = {};
+	char byte;
+	struct iovec iov = { &byte, sizeof(byte) };
+	struct msghdr msg = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control.buf),
+	};
+	struct cmsghdr *cmsg;
+	int fd = -1;
+
+	if (recvmsg(sock, &msg, MSG_CMSG_CLOEXEC) != 1)
+		return -1;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
+		memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	return fd;
+}
+
+/* One side tells the other to go on, or waits to be told. */
+static bool tell(int fd)
+{
+	return write(fd, "", 1) == 1;
+}
+
+static bool told(int fd)
+{
+	char byte;
+
+	return read(fd, &byte, 1) == 1;
+}
+
+/* A process that has nothing of the watcher but what it is given. */
+static int receiver_main(int sock)
+{
+	int fd = receive_fd(sock);
+	uint32_t value;
+
+	if (fd < 0)
+		return 1;
+	if (set_tracking(fd, 1) || !tell(sock) || !told(sock))
+		return 2;
+	if (!is_outdated(fd) || read(fd, &value, sizeof(value)) != sizeof(value))
+		return 3;
+	if (ack(fd, value) || !tell(sock) || !told(sock))
+		return 4;
+	return 0;
+}
+
+TEST_F(sysgenid, passed_on_shares_the_watcher)
+{
+	struct fdinfo before, info;
+	int sock[2];
+	pid_t pid;
+
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(self->overseer);
+		close(self->watcher);
+		close(sock[0]);
+		_exit(receiver_main(sock[1]));
+	}
+	ASSERT_EQ(0, close(sock[1]));
+	ASSERT_TRUE(send_fd(sock[0], self->watcher));
+	ASSERT_TRUE(told(sock[0]));
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	EXPECT_EQ(1U, info.tracked);
+	EXPECT_EQ(before.watchers + 1, info.watchers);
+
+	change();
+	EXPECT_TRUE(is_outdated(self->watcher));
+	ASSERT_TRUE(tell(sock[0]));
+	ASSERT_TRUE(told(sock[0]));
+	EXPECT_TRUE(is_acked(self->watcher));
+
+	/* The receiver's is the last one, and goes with the receiver. */
+	ASSERT_EQ(0, close(self->watcher));
+	ASSERT_EQ(0, ack(self->overseer, change()));
+	EXPECT_EQ(-1, wait_watchers(self->overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_TRUE(tell(sock[0]));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, wait_watchers(self->overseer, LIMIT_MS));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+}
+
+TEST_F(sysgenid, passed_on_and_not_received)
+{
+	struct fdinfo before, info;
+	int sock[2];
+
+	/* A descriptor in a message that nobody has read is one too. */
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock));
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	ASSERT_TRUE(send_fd(sock[0], self->watcher));
+	ASSERT_EQ(0, close(self->watcher));
+	ASSERT_EQ(0, ack(self->overseer, change()));
+	EXPECT_EQ(-1, wait_watchers(self->overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_EQ(0, close(sock[0]));
+	ASSERT_EQ(0, close(sock[1]));
+	EXPECT_EQ(0, wait_watchers(self->overseer, LIMIT_MS));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+}
+
+static const long sleeping_calls[] = { __NR_read, NR_POLL, __NR_ioctl };
+
+/* Whether the call has ended as it does when there was a change to @now. */
+static bool saw_change(const struct sleeper *s, uint32_t now)
+{
+	if (s->seen != now)
+		return false;
+	if (s->nr == __NR_read)
+		return s->ret == sizeof(now) && s->value == now;
+	if (s->nr == NR_POLL)
+		return s->ret == 1 && s->revents == (POLLIN | POLLRDNORM);
+	return s->ret == -1 && s->err == EINTR;
+}
+
+TEST_F(sysgenid, close_while_a_thread_sleeps)
+{
+	struct fdinfo before, info;
+	bool poll_of_nothing;
+	unsigned int i;
+	uint32_t now;
+
+	/* Without somebody to wait for, WAIT_WATCHERS would not sleep. */
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	change();
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	for (i = 0; i < 2 * ARRAY_SIZE(sleeping_calls); i++) {
+		struct sleeper s = { .nr = sleeping_calls[i / 2], .word = self->word };
+		int fd = open_node(_metadata, O_RDWR);
+
+		/* It sleeps on a descriptor of its own, or on the one that goes. */
+		ASSERT_EQ(0, set_tracking(fd, 1));
+		s.fd = i & 1 ? dup(fd) : fd;
+		ASSERT_LE(0, s.fd);
+		start_sleeper(_metadata, &s);
+		ASSERT_EQ(0, close(fd));
+		expect_asleep(_metadata, &s);
+		ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+		EXPECT_EQ(before.watchers + 1, info.watchers);
+		now = change();
+		finish_sleeper(_metadata, &s);
+		/* poll() looks the number up again: it is no descriptor any more. */
+		poll_of_nothing = s.fd == fd && s.nr == NR_POLL;
+		EXPECT_TRUE(poll_of_nothing ? s.revents == POLLNVAL :
+					      saw_change(&s, now)) {
+			TH_LOG("call %ld: %d, errno %d", s.nr, s.ret, s.err);
+		}
+		if (i & 1) {
+			ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+			EXPECT_EQ(before.watchers + 1, info.watchers);
+			ASSERT_EQ(0, close(s.fd));
+		}
+		ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+		EXPECT_EQ(before.watchers, info.watchers);
+		EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+	}
+}
+
+TEST_F(sysgenid, close_while_a_child_sleeps)
+{
+	struct fdinfo before, info;
+	unsigned int i;
+	uint32_t now;
+	int sock[2];
+	pid_t pid;
+
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	change();
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	for (i = 0; i < ARRAY_SIZE(sleeping_calls); i++) {
+		struct sleeper s = { .nr = sleeping_calls[i], .word = self->word };
+
+		s.fd = open_node(_metadata, O_RDWR);
+		ASSERT_EQ(0, set_tracking(s.fd, 1));
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
+					sock));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			close(sock[0]);
+			sleeper_main(&s);
+			_exit(write(sock[1], &s, sizeof(s)) != sizeof(s) ||
+			      !told(sock[1]));
+		}
+		ASSERT_EQ(0, close(sock[1]));
+		ASSERT_TRUE(wait_until_sleeps_in(pid, s.nr));
+		ASSERT_EQ(0, close(s.fd));
+		sleep_ms(SETTLE_MS);
+		EXPECT_TRUE(sleeps_in(pid, s.nr));
+		now = change();
+		ASSERT_EQ((ssize_t)sizeof(s), read(sock[0], &s, sizeof(s)));
+		EXPECT_TRUE(saw_change(&s, now)) {
+			TH_LOG("call %ld: %d, errno %d", s.nr, s.ret, s.err);
+		}
+		ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+		EXPECT_EQ(before.watchers + 1, info.watchers);
+		ASSERT_TRUE(tell(sock[0]));
+		EXPECT_EQ(0, child_status(pid));
+		ASSERT_EQ(0, close(sock[0]));
+		ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+		EXPECT_EQ(before.watchers, info.watchers);
+		EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+	}
+}
+
 /* SET_WATCHER_TRACKING */
 
 TEST_F(sysgenid, tracking_is_idempotent)
@@ -1257,6 +1947,7 @@ TEST_F(sysgenid, tracking_is_idempotent)
 	}
 }
 
+/* A 32-bit program has no such argument. */
 #ifdef __LP64__
 TEST_F(sysgenid, tracking_takes_a_whole_long)
 {
@@ -1367,6 +2058,49 @@ TEST_F(sysgenid, tracking_by_many_threads)
 	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
 }
 
+#define TOGGLES		50000
+
+/* As toggler_main(), but so many times, and then it is done. */
+static void *count_toggles(void *data)
+{
+	struct toggler *t = data;
+	unsigned long turn;
+
+	for (turn = 0; turn < TOGGLES; turn++)
+		set_tracking(t->fd, turn & 1);
+	__atomic_add_fetch(&t->turns, turn, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+TEST_F_TIMEOUT(sysgenid, tracking_toggled_while_changing, 60)
+{
+	struct toggler t = { .fd = self->watcher };
+	struct fdinfo before, info;
+	pthread_t thread[2];
+	unsigned int i;
+
+	ASSERT_TRUE(read_fdinfo(self->overseer, &before));
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		ASSERT_EQ(0, pthread_create(&thread[i], NULL, count_toggles, &t));
+	while (__atomic_load_n(&t.turns, __ATOMIC_ACQUIRE) !=
+	       ARRAY_SIZE(thread) * TOGGLES) {
+		change();
+		ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+		ASSERT_LE(before.watchers, info.watchers);
+		ASSERT_GE(before.watchers + 1, info.watchers);
+		/* Nobody acks, so whoever is tracked is outdated. */
+		ASSERT_EQ(before.outdated_watchers + info.watchers - before.watchers,
+			  info.outdated_watchers);
+		sleep_ms(2);
+	}
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		ASSERT_EQ(0, pthread_join(thread[i], NULL));
+	ASSERT_EQ(0, set_tracking(self->watcher, 0));
+	ASSERT_TRUE(read_fdinfo(self->overseer, &info));
+	EXPECT_EQ(before.watchers, info.watchers);
+	EXPECT_EQ(before.outdated_watchers, info.outdated_watchers);
+}
+
 /* WAIT_WATCHERS */
 
 TEST_F(sysgenid, wait_for_nobody)
@@ -1462,6 +2196,157 @@ TEST_F(sysgenid, wait_interrupted)
 		finish_sleeper(_metadata, &s);
 		EXPECT_EQ(-1, s.ret);
 		EXPECT_EQ(EINTR, s.err);
+	}
+}
+
+TEST_F(sysgenid, wait_interrupted_by_a_change_too)
+{
+	int other = open_node(_metadata, O_RDWR);
+	unsigned int round;
+	uint32_t now = 0;
+
+	catch_usr1(_metadata, SA_RESTART);
+	now = hold_up();
+	for (round = 0; round < SIGNAL_ROUNDS; round++) {
+		struct meeting m = {
+			.round = round,
+			.s = {
+				.fd = self->overseer, .nr = __NR_ioctl,
+				.word = self->word,
+				.arg = round & 4 ? 1000UL * 1000 : 0,
+			},
+		};
+
+		begin_meeting(_metadata, &m);
+		now = change_by(_metadata, other, self->word);
+		end_meeting(_metadata, &m);
+		ASSERT_EQ(-1, m.s.ret);
+		ASSERT_EQ(EINTR, m.s.err);
+		ASSERT_TRUE(is_outdated(self->overseer));
+		ASSERT_EQ(0, ack(self->overseer, now));
+	}
+}
+
+TEST_F(sysgenid, wait_interrupted_by_the_last_ack_too)
+{
+	unsigned int round;
+	uint32_t now;
+
+	catch_usr1(_metadata, 0);
+	for (round = 0; round < SIGNAL_ROUNDS; round++) {
+		struct meeting m = {
+			.round = round,
+			.s = {
+				.fd = self->overseer, .nr = __NR_ioctl,
+				.word = self->word,
+				.arg = round & 4 ? 1000UL * 1000 : 0,
+			},
+		};
+
+		now = hold_up();
+		begin_meeting(_metadata, &m);
+		ASSERT_EQ(0, ack(self->watcher, now));
+		end_meeting(_metadata, &m);
+		if (m.s.ret)
+			ASSERT_EQ(EINTR, m.s.err);
+		/* Interrupted or not: the next call finds nobody to wait for. */
+		ASSERT_EQ(0, wait_watchers(self->overseer, 0));
+	}
+}
+
+/* Several overseers that wait at once, each with a watcher of its own. */
+static void start_overseers(struct __test_metadata *_metadata, const uint32_t *word,
+			    struct sleeper *s, const unsigned long *timeouts,
+			    unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		s[i].fd = open_node(_metadata, O_RDWR);
+		s[i].nr = __NR_ioctl;
+		s[i].word = word;
+		s[i].arg = timeouts[i];
+		start_sleeper(_metadata, &s[i]);
+	}
+	sleep_ms(SETTLE_MS);
+	for (i = 0; i < n; i++) {
+		EXPECT_TRUE(sleeps_in(s[i].tid, __NR_ioctl)) {
+			TH_LOG("timeout %lu", timeouts[i]);
+		}
+	}
+}
+
+static const unsigned long overseer_timeouts[] = { 0, 1000UL * 1000, 0 };
+
+TEST_F(sysgenid, wait_releases_all_overseers)
+{
+	unsigned int i, way;
+	uint32_t now;
+
+	/* By an ack, by being no longer tracked, and by a close. */
+	for (way = 0; way < 3; way++) {
+		struct sleeper s[ARRAY_SIZE(overseer_timeouts)] = {};
+
+		now = hold_up();
+		start_overseers(_metadata, self->word, s, overseer_timeouts,
+				ARRAY_SIZE(s));
+		if (way == 0)
+			ASSERT_EQ(0, ack(self->watcher, now));
+		if (way == 1)
+			ASSERT_EQ(0, set_tracking(self->watcher, 0));
+		if (way == 2)
+			ASSERT_EQ(0, close(self->watcher));
+		for (i = 0; i < ARRAY_SIZE(s); i++) {
+			finish_sleeper(_metadata, &s[i]);
+			EXPECT_EQ(0, s[i].ret);
+		}
+	}
+}
+
+TEST_F(sysgenid, wait_change_interrupts_all_overseers)
+{
+	struct sleeper s[ARRAY_SIZE(overseer_timeouts)] = {};
+	unsigned int i;
+
+	hold_up();
+	start_overseers(_metadata, self->word, s, overseer_timeouts,
+			ARRAY_SIZE(s));
+	change();
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		finish_sleeper(_metadata, &s[i]);
+		EXPECT_EQ(-1, s[i].ret);
+		EXPECT_EQ(EINTR, s[i].err);
+	}
+}
+
+TEST_F(sysgenid, wait_huge_timeouts)
+{
+	/*
+	 * Cut to 32 bits, or counted in nanoseconds, microseconds or jiffies of
+	 * any length, these are nothing, a moment, or in the past.
+	 */
+	static const unsigned long timeouts[] = {
+		INT_MAX, INT_MAX + 1UL, UINT32_MAX / 1000UL + 1,
+		UINT32_MAX / 250UL + 1, UINT32_MAX - 1UL, LONG_MAX, LONG_MAX + 1UL,
+		ULONG_MAX - 1, ULONG_MAX,
+#ifdef __LP64__
+		UINT32_MAX + 1UL, UINT32_MAX + 2UL,
+		LONG_MAX / 1000000 + 1UL, ULONG_MAX / 1000000 + 1,
+		LONG_MAX / 1000 + 1UL, ULONG_MAX / 1000 + 1,
+		LONG_MAX / 250 + 1UL, ULONG_MAX / 250 + 1,
+#endif
+	};
+	struct sleeper s[ARRAY_SIZE(timeouts)] = {};
+	uint32_t now = hold_up();
+	unsigned int i;
+
+	start_overseers(_metadata, self->word, s, timeouts, ARRAY_SIZE(s));
+	ASSERT_EQ(0, ack(self->watcher, now));
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		finish_sleeper(_metadata, &s[i]);
+		EXPECT_EQ(0, s[i].ret) {
+			TH_LOG("timeout %lu: %s", timeouts[i], strerror(s[i].err));
+		}
 	}
 }
 
@@ -1595,6 +2480,7 @@ TEST_F(sysgenid, trigger_least)
 	EXPECT_EQ(before + 10, generation());
 }
 
+/* A 32-bit program has no such argument. */
 #ifdef __LP64__
 TEST_F(sysgenid, trigger_too_much)
 {
@@ -1684,6 +2570,115 @@ TEST_F(sysgenid, trigger_in_user_namespace)
 		SKIP(return, "no user namespaces");
 	EXPECT_EQ(EACCES, status);
 	EXPECT_EQ(before, generation());
+}
+
+/* Makes @id of this user namespace, which is new, the @outside of its parent. */
+static bool map_id(const char *file, unsigned int id, unsigned int outside)
+{
+	char path[64], text[64];
+	int fd, len;
+	bool ok;
+
+	snprintf(path, sizeof(path), "/proc/self/%s", file);
+	len = snprintf(text, sizeof(text), "%u %u 1", id, outside);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ok = fd >= 0 && write(fd, text, len) == len;
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static uint64_t effective_capabilities(void)
+{
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct data[2] = {};
+
+	if (syscall(__NR_capget, &header, data))
+		return 0;
+	return data[0].effective | (uint64_t)data[1].effective << 32;
+}
+
+/* Triggers as user @uid who is root in a namespace of its own. */
+static int trigger_as_root_of_a_namespace(int fd, unsigned int uid)
+{
+	uint64_t both = 1ULL << CAP_CHECKPOINT_RESTORE | 1ULL << CAP_SYS_ADMIN;
+
+	if (uid && (setgid(uid) || setuid(uid) || prctl(PR_SET_DUMPABLE, 1)))
+		return CHILD_SKIP;
+	if (unshare(CLONE_NEWUSER))
+		return CHILD_SKIP;
+	if (!map_id("uid_map", 0, uid) || setuid(0) || geteuid())
+		return CHILD_SKIP - 1;
+	if ((effective_capabilities() & both) != both)
+		return CHILD_SKIP - 2;
+	if (!trigger(fd, 0))
+		return 0;
+	if (errno != EACCES)
+		return errno;
+	/* A descriptor of its own does not help. */
+	fd = open(NODE, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return CHILD_SKIP - 3;
+	return trigger(fd, 0) ? errno : 0;
+}
+
+TEST_F(sysgenid, trigger_by_root_of_a_namespace)
+{
+	static const unsigned int uids[] = { 0, NOBODY };
+	uint32_t before = generation();
+	unsigned int i;
+	int status;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(uids); i++) {
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid)
+			_exit(trigger_as_root_of_a_namespace(self->overseer, uids[i]));
+		status = child_status(pid);
+		if (status == CHILD_SKIP)
+			SKIP(return, "no user namespaces for user %u", uids[i]);
+		EXPECT_EQ(EACCES, status) {
+			TH_LOG("user %u", uids[i]);
+		}
+	}
+	EXPECT_EQ(before, generation());
+	EXPECT_TRUE(is_acked(self->watcher));
+}
+
+TEST_F(sysgenid, trigger_by_nobody_with_a_capability)
+{
+	static const int caps[] = { CAP_CHECKPOINT_RESTORE, CAP_SYS_ADMIN, CAP_SYS_BOOT };
+	struct __user_cap_header_struct header = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	uint32_t before = generation();
+	unsigned int i;
+	pid_t pid;
+
+	for (i = 0; i < ARRAY_SIZE(caps); i++) {
+		uint64_t set = 1ULL << caps[i];
+		struct __user_cap_data_struct data[2] = {
+			{ .effective = set, .permitted = set },
+			{ .effective = set >> 32, .permitted = set >> 32 },
+		};
+
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			if (prctl(PR_SET_KEEPCAPS, 1) || setgid(NOBODY) ||
+			    setuid(NOBODY) || syscall(__NR_capset, &header, data) ||
+			    effective_capabilities() != set)
+				_exit(CHILD_SKIP);
+			_exit(trigger(self->overseer, 0) ? errno : 0);
+		}
+		EXPECT_EQ(i < 2 ? 0 : EACCES, child_status(pid)) {
+			TH_LOG("capability %d", caps[i]);
+		}
+	}
+	EXPECT_EQ(next_generation(next_generation(before)), generation());
 }
 
 /*
@@ -1777,6 +2772,154 @@ TEST_F(wrap, same_value_again)
 	EXPECT_EQ(0, wait_watchers(overseer, LIMIT_MS));
 }
 
+TEST_F(wrap, least_generation)
+{
+	static const struct {
+		uint32_t least, then;
+	} steps[] = {
+		{ 0, 2 }, { 2, 3 }, { 4, 4 }, { 1, 5 }, { 7, 7 },
+		{ 0x80000000, 0x80000000 }, { 0x7fffffff, 0x80000001 },
+		{ 0x80000001, 0x80000002 }, { 0x80000003, 0x80000003 },
+		{ UINT32_MAX - 1, UINT32_MAX - 1 }, { UINT32_MAX, UINT32_MAX },
+		/* What is not above the current one is above 1, which comes next. */
+		{ 5, 5 }, { UINT32_MAX, UINT32_MAX }, { 0, 1 },
+		{ UINT32_MAX, UINT32_MAX }, { UINT32_MAX, 1 },
+		{ UINT32_MAX, UINT32_MAX }, { 1, 1 },
+	};
+	unsigned int i;
+
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	ASSERT_EQ(1U, generation());
+	for (i = 0; i < ARRAY_SIZE(steps); i++) {
+#ifdef __LP64__
+		uint32_t before = generation();
+
+		EXPECT_EQ(-1, trigger(self->fd, UINT32_MAX + 1UL));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, trigger(self->fd, UINT32_MAX + 1UL + steps[i].least));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, trigger(self->fd, UINT64_MAX));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(before, generation());
+#endif
+		EXPECT_EQ(0, trigger(self->fd, steps[i].least));
+		ASSERT_EQ(steps[i].then, generation()) {
+			TH_LOG("least generation %u", steps[i].least);
+		}
+	}
+}
+
+/* A watcher of each kind, and what it acked last. */
+struct kind {
+	unsigned int outdated, tracked;
+	int fd;
+	uint32_t acked;
+};
+
+/* Whether the watcher, and all tracked ones together, are as they should be. */
+static void expect_kind_by(struct __test_metadata *_metadata, const struct kind *k,
+			   uint32_t now, unsigned int outdated,
+			   unsigned long watchers, unsigned long outdated_watchers)
+{
+	struct fdinfo info;
+
+	ASSERT_TRUE(read_fdinfo(k->fd, &info));
+	EXPECT_EQ(now, info.generation);
+	EXPECT_EQ(k->acked, info.acked);
+	EXPECT_EQ(k->tracked, info.tracked);
+	EXPECT_EQ(outdated, info.outdated);
+	EXPECT_EQ(!!outdated, is_outdated(k->fd));
+	EXPECT_EQ(!outdated, is_acked(k->fd));
+	EXPECT_EQ(watchers, info.watchers);
+	EXPECT_EQ(outdated_watchers, info.outdated_watchers);
+}
+
+#define expect_kind(k, outdated, watchers, outdated_watchers)		\
+	expect_kind_by(_metadata, k, generation(), outdated, watchers,	\
+		       outdated_watchers)
+
+TEST_F(wrap, watchers_of_all_kinds)
+{
+	struct kind k[] = {
+		{ 0, 0, -1, 0 }, { 0, 1, -1, 0 },
+		{ 1, 0, -1, 0 }, { 1, 1, -1, 0 },
+	};
+	struct fdinfo before;
+	unsigned long held;
+	unsigned int i, round;
+	int overseer;
+
+	ASSERT_TRUE(read_fdinfo(self->fd, &before));
+	overseer = open_node(_metadata, O_RDWR);
+
+	/* On the far side: two of them acked u32::MAX, the others 1. */
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	ASSERT_EQ(1U, generation());
+	for (i = 0; i < ARRAY_SIZE(k); i++) {
+		k[i].fd = open_node(_metadata, O_RDWR);
+		k[i].acked = 1;
+		ASSERT_EQ(0, set_tracking(k[i].fd, k[i].tracked));
+	}
+	ASSERT_EQ(0, trigger(self->fd, UINT32_MAX));
+	ASSERT_EQ(0, ack(overseer, UINT32_MAX));
+	for (i = 0; i < ARRAY_SIZE(k); i++) {
+		if (k[i].outdated)
+			continue;
+		ASSERT_EQ(0, ack(k[i].fd, UINT32_MAX));
+		k[i].acked = UINT32_MAX;
+	}
+	for (i = 0; i < ARRAY_SIZE(k); i++)
+		expect_kind(&k[i], k[i].outdated, before.watchers + 2,
+			    before.outdated_watchers + 1);
+	EXPECT_EQ(-1, wait_watchers(overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+
+	/* The wrap: all are outdated, whatever they acked, 1 not excepted. */
+	ASSERT_EQ(0, trigger(self->fd, 0));
+	ASSERT_EQ(1U, generation());
+	EXPECT_EQ(-1, wait_watchers(overseer, 1));
+	EXPECT_EQ(EINTR, errno);
+	ASSERT_EQ(0, ack(overseer, 1));
+	for (i = 0; i < ARRAY_SIZE(k); i++) {
+		expect_kind(&k[i], 1, before.watchers + 2,
+			    before.outdated_watchers + 2);
+		EXPECT_EQ(-1, ack(k[i].fd, UINT32_MAX));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(-1, ack(k[i].fd, 0));
+		EXPECT_EQ(EINVAL, errno);
+	}
+
+	/* The near side, twice: at 1, which they ack, and one change later. */
+	for (round = 0; round < 2; round++) {
+		held = before.outdated_watchers + 2;
+		for (i = 0; i < ARRAY_SIZE(k); i++) {
+			EXPECT_EQ(-1, wait_watchers(overseer, 1)) {
+				TH_LOG("round %u, watcher %u", round, i);
+			}
+			EXPECT_EQ(ETIME, errno);
+			if (!round || !k[i].outdated) {
+				k[i].acked = generation();
+				ASSERT_EQ(0, ack(k[i].fd, k[i].acked));
+				held -= k[i].tracked;
+			}
+			expect_kind(&k[i], round && k[i].outdated,
+				    before.watchers + 2, held);
+		}
+		if (round)
+			break;
+		EXPECT_EQ(0, wait_watchers(overseer, LIMIT_MS));
+		ASSERT_EQ(0, trigger(self->fd, 0));
+		ASSERT_EQ(2U, generation());
+		ASSERT_EQ(0, ack(overseer, 2));
+	}
+	EXPECT_EQ(-1, wait_watchers(overseer, 1));
+	EXPECT_EQ(ETIME, errno);
+	ASSERT_EQ(0, close(k[3].fd));
+	EXPECT_EQ(0, wait_watchers(overseer, LIMIT_MS));
+}
+
 /* Everything else that can be asked of the node. */
 
 TEST_F(sysgenid, ioctl_unknown)
@@ -1823,63 +2966,225 @@ TEST_F(sysgenid, fdinfo)
 	EXPECT_STREQ("ioctl", info.source);
 }
 
-/* The uevent of a change, as somebody hears it who listens all the time. */
+TEST_F(sysgenid, fdinfo_lines)
+{
+	static const char * const keys[] = {
+		"sysgenid-generation", "sysgenid-acked", "sysgenid-outdated",
+		"sysgenid-tracked", "sysgenid-watchers",
+		"sysgenid-outdated-watchers", "sysgenid-source",
+	};
+	char path[64], line[256], expected[128];
+	struct fdinfo info;
+	unsigned int i = 0;
+	uint32_t now;
+	FILE *file;
+
+	ASSERT_EQ(0, set_tracking(self->watcher, 1));
+	now = change();
+	ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", self->watcher);
+	file = fopen(path, "re");
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		const unsigned long values[] = {
+			now, info.acked, 1, 1, info.watchers, info.outdated_watchers,
+		};
+
+		/* The driver's lines come last: nothing is between or after them. */
+		if (!i && strncmp(line, "sysgenid-", 9))
+			continue;
+		ASSERT_GT(ARRAY_SIZE(keys), i) {
+			TH_LOG("one line too many: %s", line);
+		}
+		if (i < ARRAY_SIZE(values))
+			snprintf(expected, sizeof(expected), "%s:\t%lu\n", keys[i],
+				 values[i]);
+		else
+			snprintf(expected, sizeof(expected), "%s:\tioctl\n", keys[i]);
+		EXPECT_STREQ(expected, line);
+		i++;
+	}
+	fclose(file);
+	EXPECT_EQ(ARRAY_SIZE(keys), i);
+}
+
+/* Changes the generation and acks on one watcher, until it is told to stop. */
+struct changer {
+	int overseer;
+	int fd;
+	const uint32_t *word;
+	bool stop;
+};
+
+static void *changer_main(void *data)
+{
+	struct changer *c = data;
+	unsigned int turn;
+
+	for (turn = 0; !__atomic_load_n(&c->stop, __ATOMIC_RELAXED); turn++) {
+		/* The log is not to be filled: a change every now and then. */
+		if (turn % 256 == 0)
+			trigger(c->overseer, 0);
+		if (turn % 256 == 128)
+			ack(c->fd, __atomic_load_n(c->word, __ATOMIC_ACQUIRE));
+		set_tracking(c->fd, turn & 1);
+	}
+	return NULL;
+}
+
+TEST_F(sysgenid, fdinfo_is_one_moment)
+{
+	struct changer c = {
+		.overseer = self->overseer, .fd = self->watcher, .word = self->word,
+	};
+	struct fdinfo before, info;
+	pthread_t thread;
+	unsigned int i;
+
+	ASSERT_TRUE(read_fdinfo(self->watcher, &before));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, changer_main, &c));
+	for (i = 0; i < 2000; i++) {
+		ASSERT_TRUE(read_fdinfo(self->watcher, &info));
+		/* All seven are of the same moment, so they agree. */
+		ASSERT_EQ(info.acked != info.generation, !!info.outdated);
+		ASSERT_EQ(before.watchers + info.tracked, info.watchers);
+		ASSERT_EQ(before.outdated_watchers + (info.tracked & info.outdated),
+			  info.outdated_watchers);
+	}
+	__atomic_store_n(&c.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+}
+
+static int uevent_socket(struct __test_metadata *_metadata)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+	struct timeval limit = { .tv_sec = LIMIT_MS / 1000 };
+	int sock;
+
+	sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
+	ASSERT_LE(0, sock);
+	ASSERT_EQ(0, bind(sock, (struct sockaddr *)&addr, sizeof(addr)));
+	ASSERT_EQ(0, setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit,
+				sizeof(limit)));
+	return sock;
+}
+
+/* A uevent, as far as it matters here. */
+struct event {
+	bool right;			/* everything but the number is as it should be */
+	unsigned int numbers;		/* how many of them there are */
+	unsigned long generation;	/* the last one */
+};
+
+/* The next event of the device, if there is one; those of others are not. */
+static bool next_event(int sock, int flags, struct event *event)
+{
+	static const char path[] = "/devices/virtual/misc/sysgenid";
+	char buf[8192], expected[64];
+	bool action = false, subsystem = false, name = false;
+	ssize_t len;
+	char *p;
+
+	for (;;) {
+		/* Not recv(), which is this call or another one. */
+		len = syscall(__NR_recvfrom, sock, buf, sizeof(buf) - 1, flags, NULL,
+			      NULL);
+		if (len <= 0)
+			return false;
+		buf[len] = '\0';
+		p = strchr(buf, '@');
+		if (p && !strcmp(p + 1, path))
+			break;
+	}
+	memset(event, 0, sizeof(*event));
+	for (p = buf; p < buf + len; p += strlen(p) + 1) {
+		action |= !strcmp(p, "ACTION=change");
+		subsystem |= !strcmp(p, "SUBSYSTEM=misc");
+		name |= !strcmp(p, "DEVNAME=sysgenid");
+		if (strncmp(p, "SYSGENID=", 9))
+			continue;
+		event->numbers++;
+		event->generation = strtoul(p + 9, NULL, 10);
+		snprintf(expected, sizeof(expected), "SYSGENID=%lu",
+			 event->generation);
+		if (strcmp(p, expected))
+			event->numbers = UINT_MAX;
+	}
+	event->right = action && subsystem && name && event->numbers == 1 &&
+		       !strncmp(buf, "change@", 7);
+	return true;
+}
+
+/* Somebody who listens all the time, and looks at the word at once. */
 struct listener {
 	int sock;
 	const uint32_t *word;
 	pthread_t thread;
+	pid_t tid;
 	bool heard;
-	bool right_path;
-	unsigned long generation;
+	struct event event;
 	uint32_t seen;
 };
 
 static void *listener_main(void *data)
 {
+	struct sched_param param = { .sched_priority = 1 };
 	struct listener *l = data;
-	char buf[8192];
-	ssize_t len;
-	char *p;
 
-	for (;;) {
-		len = recv(l->sock, buf, sizeof(buf) - 1, 0);
-		l->seen = __atomic_load_n(l->word, __ATOMIC_ACQUIRE);
-		if (len <= 0)
-			return NULL;
-		buf[len] = '\0';
-		for (p = buf; p < buf + len; p += strlen(p) + 1) {
-			if (sscanf(p, "SYSGENID=%lu", &l->generation) == 1)
-				l->heard = true;
-		}
-		if (l->heard) {
-			l->right_path =
-				!strcmp(buf, "change@/devices/virtual/misc/sysgenid");
-			return NULL;
-		}
-	}
+	/* To be faster than the one who tells, where there is one CPU only. */
+	pthread_setschedparam(pthread_self(), SCHED_FIFO, &param);
+	__atomic_store_n(&l->tid, (pid_t)syscall(__NR_gettid), __ATOMIC_RELEASE);
+	l->heard = next_event(l->sock, 0, &l->event);
+	l->seen = __atomic_load_n(l->word, __ATOMIC_ACQUIRE);
+	return NULL;
 }
 
 TEST_F(sysgenid, uevent)
 {
-	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
-	struct timeval limit = { .tv_sec = LIMIT_MS / 1000 };
-	struct listener l = { .word = self->word };
+	struct event event;
 	uint32_t now;
+	int sock, i;
 
-	l.sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
-	if (l.sock < 0)
-		SKIP(return, "no netlink: %s", strerror(errno));
-	ASSERT_EQ(0, bind(l.sock, (struct sockaddr *)&addr, sizeof(addr)));
-	ASSERT_EQ(0, setsockopt(l.sock, SOL_SOCKET, SO_RCVTIMEO, &limit,
-				sizeof(limit)));
-	ASSERT_EQ(0, pthread_create(&l.thread, NULL, listener_main, &l));
-	now = change();
-	ASSERT_EQ(0, pthread_join(l.thread, NULL));
-	ASSERT_TRUE(l.heard);
-	EXPECT_TRUE(l.right_path);
-	EXPECT_EQ(now, l.generation);
-	/* Whoever hears of the change finds it made. */
-	EXPECT_EQ(now, l.seen);
+	sock = uevent_socket(_metadata);
+	for (i = 0; i < 20; i++) {
+		struct listener l = { .sock = sock, .word = self->word };
+
+		ASSERT_EQ(0, pthread_create(&l.thread, NULL, listener_main, &l));
+		expect_to_sleep(_metadata, &l.tid, __NR_recvfrom);
+		now = change();
+		ASSERT_EQ(0, pthread_join(l.thread, NULL));
+		ASSERT_TRUE(l.heard);
+		ASSERT_TRUE(l.event.right);
+		ASSERT_EQ(now, l.event.generation);
+		/* Whoever hears of the change finds it made. */
+		ASSERT_EQ(now, l.seen);
+		/* It was sent before the change returned, so this waits for nobody. */
+		ASSERT_FALSE(next_event(sock, MSG_DONTWAIT, &event));
+	}
+}
+
+TEST_F(sysgenid, uevents_in_order)
+{
+	unsigned long first, i;
+	struct event event;
+	int sock;
+
+	sock = uevent_socket(_metadata);
+	first = change();
+	for (i = 1; i < 30; i++)
+		change();
+	/* What changes nothing is not announced. */
+	EXPECT_EQ(-1, ack(self->watcher, first));
+	EXPECT_EQ(0, ack(self->watcher, generation()));
+	EXPECT_EQ(0, set_tracking(self->watcher, 1));
+	EXPECT_EQ(EACCES, trigger_with(self->overseer, 0));
+	for (i = 0; i < 30; i++) {
+		ASSERT_TRUE(next_event(sock, MSG_DONTWAIT, &event));
+		EXPECT_TRUE(event.right);
+		ASSERT_EQ(first + i, event.generation);
+	}
+	EXPECT_FALSE(next_event(sock, MSG_DONTWAIT, &event));
+	EXPECT_EQ(EAGAIN, errno);
 }
 
 static bool has_number(const char *text, uint32_t number)
