@@ -41,7 +41,7 @@ struct Bench {
 }
 
 /// Without a guest: these use all processors themselves, and run one after the other.
-const ON_THE_HOST: [Check; 7] = [
+const ON_THE_HOST: [Check; 8] = [
     Check {
         name: "formatting",
         run: source::formatting,
@@ -49,6 +49,10 @@ const ON_THE_HOST: [Check; 7] = [
     Check {
         name: "lints",
         run: source::lints,
+    },
+    Check {
+        name: "a test for each row of the contract",
+        run: source::contract,
     },
     Check {
         name: "licences",
@@ -73,10 +77,18 @@ const ON_THE_HOST: [Check; 7] = [
 ];
 
 /// With guests: as many at once as there are processors.
-const IN_GUESTS: [Check; 8] = [
+const IN_GUESTS: [Check; 10] = [
     Check {
         name: "selftests",
         run: guests::selftests,
+    },
+    Check {
+        name: "loading, unloading, and other kernel code",
+        run: guests::module_test,
+    },
+    Check {
+        name: "the ordering promise",
+        run: guests::ordering,
     },
     Check {
         name: "clones",

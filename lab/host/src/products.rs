@@ -18,11 +18,37 @@ use crate::step::execute;
 
 /// The module for that kernel.
 pub fn module(kernel: &Kernel) -> Result<PathBuf> {
-    let name = format!("module-{}", kernel.release);
+    let name = module_name(kernel);
     let _lock = cache::lock(&name)?;
     let output = cache::build_directory(&name)?;
     execute(&mut module_command(kernel, &output), "module").context("cannot build the module")?;
     Ok(output.join("sysgenid.ko"))
+}
+
+/// The module that changes the generation from within the kernel, for the selftests.
+pub fn bump_module(kernel: &Kernel) -> Result<PathBuf> {
+    module(kernel)?;
+    let name = format!("bump-{}", kernel.release);
+    let _lock = cache::lock(&name)?;
+    let output = cache::build_directory(&name)?;
+    let symbols = cache::build_directory(&module_name(kernel))?.join("Module.symvers");
+    execute(
+        Command::new("make")
+            .arg("-C")
+            .arg(kernel.tree())
+            .arg(format!("M={}/selftests/bump", cache::SOURCE))
+            .arg(format!("MO={}", output.display()))
+            .arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.display()))
+            .arg("modules"),
+        "bump",
+    )
+    .context("cannot build the selftests' module")?;
+    Ok(output.join("sysgenid_bump.ko"))
+}
+
+/// What the module's build directory and its lock are called.
+fn module_name(kernel: &Kernel) -> String {
+    format!("module-{}", kernel.release)
 }
 
 /// The command that builds the module for that kernel, by the front door.
@@ -46,7 +72,8 @@ pub fn c_selftests(kernel: &Kernel) -> Result<PathBuf> {
             .arg("-C")
             .arg(Path::new(cache::SOURCE).join("selftests"))
             .arg(format!("KDIR={}", kernel.tree().display()))
-            .arg(format!("OUTPUT={}", output.display())),
+            .arg(format!("OUTPUT={}", output.display()))
+            .arg("M32=1"),
         "selftests-c",
     )
     .context("cannot build the selftests in C")?;

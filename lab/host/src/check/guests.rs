@@ -12,6 +12,7 @@ use anyhow::ensure;
 use uuid::Uuid;
 
 use super::Bench;
+use super::source;
 use crate::clone::Saved;
 use crate::guest::FAILED;
 use crate::guest::Kept;
@@ -53,14 +54,20 @@ fn setup(
     )
 }
 
-/// The programs with selftests, in C and in Rust; all of them twice in one guest, because a
-/// device that has been used must behave like a fresh one.
+/// The programs with selftests, in C (64 and 32 bits) and in Rust; all of them twice in one guest,
+/// because a device that has been used must behave like a fresh one.
 pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
     const MARK: &str = "### ";
-    let c = products::c_selftests(&bench.kernel)?.join("sysgenid_test");
-    let rust = products::rust_selftests()?.join("sysgenid-rs-test");
-    let additions = [addition(c, "/c"), addition(rust, "/rust")];
-    let script = format!("for test in c rust c rust; do echo '{MARK}'$test; /$test; done");
+    const PROGRAMS: [&str; 3] = ["c", "c32", "rust"];
+    let c = products::c_selftests(&bench.kernel)?;
+    let rust = products::rust_selftests()?;
+    let additions = [
+        addition(c.join("sysgenid_test"), "/c"),
+        addition(c.join("sysgenid_test_32"), "/c32"),
+        addition(rust.join("sysgenid-rs-test"), "/rust"),
+    ];
+    let programs = PROGRAMS.join(" ");
+    let script = format!("for test in {programs} {programs}; do echo '{MARK}'$test; /$test; done");
     let options = GuestOptions {
         smp: 2,
         ..GuestOptions::plain()
@@ -69,23 +76,94 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
     let mut kept = Kept::default();
     let status = run::run(&setup, &mut kept)?;
     let output = String::from_utf8_lossy(&kept.stdout).into_owned();
+    let parts: Vec<_> = output.split(MARK).skip(1).collect();
+    ensure!(
+        parts.len() == 2 * PROGRAMS.len(),
+        "exit status {status}; the guest said: {output}"
+    );
     let mut tests = Vec::new();
-    for (number, part) in output.split(MARK).skip(1).enumerate() {
+    for (number, part) in parts.iter().enumerate() {
         let (name, output) = part.split_once('\n').unwrap_or((part, ""));
-        let round = number / 2 + 1;
+        let round = number / PROGRAMS.len() + 1;
         tests.extend(tap::parse(
             &format!("selftests: {name}, run {round}"),
             output,
         ));
     }
-    ensure!(
-        tests.len() >= 4,
-        "exit status {status}; the guest said: {output}"
-    );
-    if status == FAILED {
-        let error = Err(anyhow!("the kernel reported a problem, see above"));
-        tests.push(Test::from_result("selftests: no kernel report", error));
+    tests.push(no_report("selftests", status));
+    Ok(tests)
+}
+
+/// A test that fails if a run ended with a report of the kernel, which was shown then.
+fn no_report(name: &str, status: u8) -> Test {
+    let result = if status == FAILED {
+        Err(anyhow!("the kernel reported a problem, see above"))
+    } else {
+        Ok(())
+    };
+    Test::from_result(format!("{name}: no kernel report"), result)
+}
+
+/// The module is loaded and unloaded, and another module changes the generation.
+pub fn module_test(bench: &Bench) -> Result<Vec<Test>> {
+    let additions = [
+        addition(source("selftests/module_test.sh"), "/module_test.sh"),
+        addition(products::module(&bench.kernel)?, "/sysgenid.ko"),
+        addition(products::bump_module(&bench.kernel)?, "/sysgenid_bump.ko"),
+        addition(
+            products::rust_selftests()?.join("sysgenid-rs-test"),
+            "/rust",
+        ),
+    ];
+    let command = [
+        "/module_test.sh",
+        "/sysgenid.ko",
+        "/sysgenid_bump.ko",
+        "/rust",
+    ];
+    let setup = setup(bench, &GuestOptions::plain(), &additions, &command)?;
+    let mut kept = Kept::default();
+    let status = run::run(&setup, &mut kept)?;
+    let output = String::from_utf8_lossy(&kept.stdout).into_owned();
+    let mut tests = tap::parse("module", &output);
+    tests.push(no_report("module", status));
+    Ok(tests)
+}
+
+/// Who has seen the generation change, and then draws from the kernel, never gets what another
+/// clone got.
+///
+/// The control shows that clones do get the same before the change, so that the comparison can
+/// fail. A clone learns of its resume by a race, which it may lose; so of three, two are enough,
+/// and what a clone itself says of its race does not count.
+pub fn ordering(bench: &Bench) -> Result<Vec<Test>> {
+    let program = products::rust_selftests()?.join("sysgenid-order-test");
+    let additions = [addition(program, "/order-test")];
+    let ids = [(); 3].map(|()| Some(Uuid::new_v4()));
+    let mut tests = Vec::new();
+    for smp in [1, 2] {
+        let options = GuestOptions {
+            smp,
+            ..GuestOptions::plain()
+        };
+        let setup = setup(bench, &options, &additions, &["/order-test"])?;
+        let outputs = resume_all(&setup, &ids)?;
+        let name = format!("order, {smp} CPUs");
+        tests.extend(clone_tests(&name, &outputs));
+        tests.push(all_different(&name, &outputs, &["random", "urandom"]));
     }
+    let options = GuestOptions::plain();
+    let setup = setup(
+        bench,
+        &options,
+        &additions,
+        &["/order-test", "--before-change"],
+    )?;
+    let outputs = resume_all(&setup, &ids)?;
+    tests.push(Test::from_result(
+        "order, control: before the change clones draw the same",
+        some_equal(&outputs, "early"),
+    ));
     Ok(tests)
 }
 
@@ -118,6 +196,60 @@ fn noted<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
+/// The TAP of each clone, and its exit status.
+fn clone_tests(name: &str, outputs: &[(u8, String)]) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for (number, (status, output)) in outputs.iter().enumerate() {
+        let name = format!("{name}, clone {} of {}", number + 1, outputs.len());
+        tests.extend(tap::parse(&name, output));
+        let result = if *status == 0 {
+            Ok(())
+        } else {
+            Err(anyhow!("{status}"))
+        };
+        tests.push(Test::from_result(format!("{name}: exit status"), result));
+    }
+    tests
+}
+
+/// Fails unless at least two clones noted the same value under this name.
+fn some_equal(outputs: &[(u8, String)], name: &str) -> Result<()> {
+    let mut values: Vec<_> = outputs
+        .iter()
+        .flat_map(|(_, output)| noted(output, name))
+        .collect();
+    let all = values.len();
+    values.sort_unstable();
+    values.dedup();
+    ensure!(values.len() < all, "{all} draws, all of them different");
+    Ok(())
+}
+
+/// A test that fails if any two of the values that the clones noted under these names are equal, or
+/// if a clone noted none.
+fn all_different(name: &str, outputs: &[(u8, String)], names: &[&str]) -> Test {
+    let result = || -> Result<()> {
+        let mut values = Vec::new();
+        for (_, output) in outputs {
+            for name in names {
+                let noted = noted(output, name);
+                ensure!(!noted.is_empty(), "a clone noted no {name} bytes");
+                values.extend(noted);
+            }
+        }
+        let all = values.len();
+        values.sort_unstable();
+        values.dedup();
+        ensure!(
+            values.len() == all,
+            "{all} draws, {} different",
+            values.len()
+        );
+        Ok(())
+    };
+    Test::from_result(format!("{name}: no random bytes twice"), result())
+}
+
 pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for smp in [1, 2] {
@@ -126,36 +258,11 @@ pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
             ..GuestOptions::plain()
         };
         let setup = setup(bench, &options, &[clone_program()?], &["/clone-test"])?;
-        let ids = [
-            Some(Uuid::new_v4()),
-            Some(Uuid::new_v4()),
-            Some(Uuid::new_v4()),
-        ];
+        let ids = [(); 3].map(|()| Some(Uuid::new_v4()));
         let outputs = resume_all(&setup, &ids)?;
-        let mut random = Vec::new();
-        for (number, (status, output)) in outputs.iter().enumerate() {
-            let name = format!("clone {} of {} on {smp} CPUs", number + 1, ids.len());
-            tests.extend(tap::parse(&name, output));
-            let result = if *status == 0 {
-                Ok(())
-            } else {
-                Err(anyhow!("{status}"))
-            };
-            tests.push(Test::from_result(format!("{name}: exit status"), result));
-            random.extend(noted(output, "random"));
-        }
-        let all = random.len();
-        random.sort_unstable();
-        random.dedup();
-        let result = if all >= ids.len() && random.len() == all {
-            Ok(())
-        } else {
-            Err(anyhow!("{all} draws, {} different", random.len()))
-        };
-        tests.push(Test::from_result(
-            format!("clones on {smp} CPUs: no random bytes twice"),
-            result,
-        ));
+        let name = format!("clones, {smp} CPUs");
+        tests.extend(clone_tests(&name, &outputs));
+        tests.push(all_different(&name, &outputs, &["random", "urandom"]));
     }
     Ok(tests)
 }
@@ -164,14 +271,7 @@ pub fn same_id(bench: &Bench) -> Result<Vec<Test>> {
     let command = ["/clone-test", "--expect-unchanged"];
     let setup = setup(bench, &GuestOptions::plain(), &[clone_program()?], &command)?;
     let outputs = resume_all(&setup, &[None])?;
-    let (status, output) = &outputs[0];
-    let mut tests = tap::parse("same ID", output);
-    let result = if *status == 0 {
-        Ok(())
-    } else {
-        Err(anyhow!("{status}"))
-    };
-    tests.push(Test::from_result("same ID: exit status", result));
+    let tests = clone_tests("same ID", &outputs);
     Ok(tests)
 }
 

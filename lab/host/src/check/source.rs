@@ -7,6 +7,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 
@@ -123,10 +124,11 @@ fn files() -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
+            if name == ".git" || name == "target" {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
-                if name != ".git" && name != "target" {
-                    walk(&entry.path(), found)?;
-                }
+                walk(&entry.path(), found)?;
             } else {
                 found.push(entry.path());
             }
@@ -179,4 +181,83 @@ pub fn licences(_: &Bench) -> Result<Vec<Test>> {
         Test::from_result("every file names its licence", none(unnamed)),
         Test::from_result("LICENSES/ has the text of every licence", none(unknown)),
     ])
+}
+
+/// Each row of the contract is held by at least one test that exists, by the table in
+/// `selftests/README.md`.
+pub fn contract(_: &Bench) -> Result<Vec<Test>> {
+    let table = fs::read_to_string(source("selftests/README.md"))?;
+    let program = |path: &str| fs::read_to_string(source("selftests").join(path));
+    let programs = [
+        ("", program("sysgenid_test.c")?),
+        ("fault:", program("sysgenid_fault_test.c")?),
+        ("rs:", program("rust/src/bin/sysgenid-rs-test.rs")?),
+        ("clone:", program("rust/src/bin/sysgenid-clone-test.rs")?),
+        ("control:", program("rust/src/bin/sysgenid-clone-test.rs")?),
+        ("order:", program("rust/src/bin/sysgenid-order-test.rs")?),
+        ("module:", program("module_test.sh")?),
+    ];
+    let rows: Vec<_> = table
+        .lines()
+        .skip_while(|line| !line.starts_with("| row | tests |"))
+        .skip(2)
+        .map_while(|line| {
+            line.strip_prefix("| ")?
+                .strip_suffix(" |")?
+                .rsplit_once(" | ")
+        })
+        .collect();
+    ensure!(
+        !rows.is_empty(),
+        "selftests/README.md has no table of rows and tests"
+    );
+    let mut tests = Vec::new();
+    for (row, names) in rows {
+        let held = || -> Result<()> {
+            let names: Vec<_> = names.split(", ").collect();
+            for name in names {
+                let (prefix, name) = name
+                    .split_once('`')
+                    .with_context(|| format!("“{name}” names no test"))?;
+                let name = name.trim_end_matches('`');
+                let (_, program) = programs
+                    .iter()
+                    .find(|(known, _)| *known == prefix)
+                    .with_context(|| format!("no program has the prefix “{prefix}”"))?;
+                ensure!(defines(program, name), "there is no test {prefix}{name}");
+            }
+            Ok(())
+        };
+        tests.push(Test::from_result(format!("row: {row}"), held()));
+    }
+    Ok(tests)
+}
+
+/// Whether a program has the test: in C `TEST_F(sysgenid, name)`, or `TEST_F(fixture, name)` for
+/// `fixture.name`, perhaps with a limit after it; elsewhere the name as a word of its own.
+fn defines(program: &str, name: &str) -> bool {
+    let (fixture, test) = name.split_once('.').unwrap_or(("sysgenid", name));
+    let in_c = [")", ","].map(|end| format!("({fixture}, {test}{end}"));
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    in_c.iter().any(|definition| program.contains(definition))
+        || (!program.contains("TEST_F(") && program.split(|c| !is_part(c)).any(|word| word == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_found_by_their_definitions() {
+        let c = "TEST_F(sysgenid, one)\nTEST_F_TIMEOUT(sysgenid, two, 60)\nTEST_F(wrap, three)\n";
+        for name in ["one", "two", "wrap.three"] {
+            assert!(defines(c, name), "{name}");
+        }
+        for name in ["on", "three", "wrap.one"] {
+            assert!(!defines(c, name), "{name}");
+        }
+        let rust = "(\"four\", four),";
+        assert!(defines(rust, "four"));
+        assert!(!defines(rust, "our"));
+    }
 }

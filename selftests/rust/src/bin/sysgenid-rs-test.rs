@@ -4,9 +4,14 @@
 //!
 //! No test knows what the generation is when it starts: each reads it first and compares with what
 //! it read.
+//!
+//! With `--hold-mapping` it tests nothing: it maps the page, closes the descriptor, prints `MAPPED`,
+//! and keeps the mapping until its standard input ends. `module_test.sh` uses this.
 
 #![forbid(unsafe_code)]
 
+use std::env;
+use std::io::Read as _;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -247,7 +252,32 @@ const TESTS: &[Test<AssertUnwindSafe<Context>>] = &[
     }),
 ];
 
+fn hold_mapping() -> std::io::Result<()> {
+    // The watcher is gone when the page has been mapped.
+    let page = Watcher::open()?.map()?;
+    println!("MAPPED");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    drop(page);
+    Ok(())
+}
+
 fn main() -> ExitCode {
+    match env::args().nth(1).as_deref() {
+        None => (),
+        Some("--hold-mapping") => {
+            return match hold_mapping() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("cannot hold a mapping: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Some(argument) => {
+            eprintln!("unknown argument: {argument}\nUsage: sysgenid-rs-test [--hold-mapping]");
+            return ExitCode::from(2);
+        }
+    }
     match Context::new() {
         Ok(context) => tap::run(&AssertUnwindSafe(context), TESTS),
         Err(error) => {

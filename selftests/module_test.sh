@@ -1,0 +1,219 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Loads and unloads the module, and changes the generation from another module.
+# Prints TAP. The module is loaded when this ends, whatever it was at the start.
+#
+#	module_test.sh sysgenid.ko sysgenid_bump.ko [sysgenid-rs-test]
+#
+# The last one holds a mapping; without it, that test is skipped. Wants to be root,
+# and that nobody else uses the module.
+
+set -u
+
+if [ $# -lt 2 ]; then
+	echo "Usage: $0 sysgenid.ko sysgenid_bump.ko [sysgenid-rs-test]" >&2
+	exit 2
+fi
+
+DRIVER=$1
+BUMP=$2
+HOLDER=${3:-}
+NODE=/dev/sysgenid
+PARAMETER=/sys/module/sysgenid_bump/parameters/bump
+SKIP=4
+
+# Says why a test fails, and fails.
+fail()
+{
+	echo "# $*"
+	return 1
+}
+
+is_loaded()
+{
+	[ -d /sys/module/"$1" ]
+}
+
+load()
+{
+	insmod "$DRIVER" || fail "the module cannot be loaded"
+}
+
+unload()
+{
+	rmmod sysgenid || { fail "the module cannot be unloaded"; return; }
+	if is_loaded sysgenid; then fail "it is still there"; return; fi
+	[ ! -e $NODE ] || fail "$NODE is still there"
+}
+
+# The module is in use by what the argument says, and only by that.
+check_not_unloaded()
+{
+	if rmmod sysgenid 2>/dev/null; then
+		fail "the module was unloaded while there was $1"
+		return
+	fi
+	[ -c $NODE ] || fail "$NODE is gone, though the module was not unloaded"
+}
+
+# Prints what a watcher that is opened now sees: one line "generation source".
+look()
+{
+	sed -n 's/^sysgenid-generation:\t//p; s/^sysgenid-source:\t//p' \
+		/proc/self/fdinfo/0 <$NODE | tr '\n' ' ' | sed 's/ $//'
+}
+
+check_look()
+{
+	seen=$(look)
+	[ "$seen" = "$1" ] || fail "generation and source are \"$seen\", expected \"$1\""
+}
+
+check_fresh()
+{
+	check_look "0 none" || return
+	[ -c $NODE ] || { fail "$NODE is no character device"; return; }
+	mode=$(stat -c %a $NODE)
+	[ "$mode" = 666 ] || fail "the mode of $NODE is $mode, expected 666"
+}
+
+fresh_driver_stands_at_0()
+{
+	if is_loaded sysgenid; then
+		unload || return
+	fi
+	load && check_fresh
+}
+
+# As Firecracker's guest test does it by the ioctl.
+five_changes_by_another_module()
+{
+	insmod "$BUMP" || { fail "$BUMP cannot be loaded"; return; }
+	check_look "0 none" || return
+	for n in 1 2 3 4 5; do
+		echo 1 >$PARAMETER || { fail "$PARAMETER cannot be written"; return; }
+		check_look "$n kernel" || return
+	done
+}
+
+changes_are_logged()
+{
+	lines=$(dmesg | grep "generation changed from" | tail -n 5 |
+		sed 's/.*from \(.*\)/\1/' | tr '\n' ';')
+	expected="0 to 1, source kernel;1 to 2, source kernel;2 to 3, source kernel;"
+	expected="${expected}3 to 4, source kernel;4 to 5, source kernel;"
+	[ "$lines" = "$expected" ] || fail "the log says: $lines"
+}
+
+# Not by the test before: that one must have left the other module loaded.
+not_unloaded_under_another_module()
+{
+	is_loaded sysgenid_bump || { fail "sysgenid_bump is not loaded"; return; }
+	check_not_unloaded "a module that calls it" || return
+	rmmod sysgenid_bump || { fail "sysgenid_bump cannot be unloaded"; return; }
+	# What it did stays.
+	check_look "5 kernel"
+}
+
+not_unloaded_under_a_descriptor()
+{
+	exec 3<$NODE
+	check_not_unloaded "a descriptor"
+	status=$?
+	exec 3<&-
+	return $status
+}
+
+check_no_descriptor()
+{
+	for fd in /proc/"$1"/fd/*; do
+		if [ "$(readlink "$fd")" = $NODE ]; then
+			fail "$HOLDER still has a descriptor"
+			return
+		fi
+	done
+}
+
+not_unloaded_under_a_mapping()
+{
+	[ -n "$HOLDER" ] || { fail "no program to hold a mapping"; return $SKIP; }
+	dir=$(mktemp -d) || return
+	mkfifo "$dir/in" "$dir/out" || return
+	"$HOLDER" --hold-mapping <"$dir/in" >"$dir/out" &
+	exec 4>"$dir/in"
+	read -r line <"$dir/out"
+	status=1
+	if [ "$line" = MAPPED ]; then
+		check_no_descriptor $! && check_not_unloaded "a mapping"
+		status=$?
+	else
+		fail "$HOLDER says: $line"
+	fi
+	exec 4>&-
+	wait $! || { fail "$HOLDER: exit status $?"; status=1; }
+	rm -r "$dir"
+	return $status
+}
+
+unload_when_all_are_gone()
+{
+	unload
+}
+
+# The kernel does not load a module that calls a function which nobody exports.
+another_module_needs_this_one()
+{
+	if is_loaded sysgenid; then
+		fail "sysgenid is loaded"
+		return
+	fi
+	! insmod "$BUMP" 2>/dev/null || { rmmod sysgenid_bump; fail "$BUMP was loaded"; }
+}
+
+load_again()
+{
+	load && check_fresh
+}
+
+twenty_rounds()
+{
+	for n in $(seq 20); do
+		unload || { fail "round $n"; return; }
+		load || { fail "round $n"; return; }
+		insmod "$BUMP" || { fail "round $n"; return; }
+		echo 1 >$PARAMETER || { fail "round $n"; return; }
+		check_look "1 kernel" || { fail "round $n"; return; }
+		rmmod sysgenid_bump || { fail "round $n"; return; }
+	done
+	unload && load && check_fresh
+}
+
+TESTS="fresh_driver_stands_at_0 five_changes_by_another_module changes_are_logged
+	not_unloaded_under_another_module not_unloaded_under_a_descriptor
+	not_unloaded_under_a_mapping unload_when_all_are_gone
+	another_module_needs_this_one load_again twenty_rounds"
+
+# shellcheck disable=SC2086 # words
+set -- $TESTS
+
+echo "TAP version 13"
+echo "1..$#"
+
+number=0
+failed=0
+for name; do
+	number=$((number + 1))
+	$name
+	case $? in
+	0)	echo "ok $number $name" ;;
+	"$SKIP")	echo "ok $number $name # SKIP" ;;
+	*)	echo "not ok $number $name"
+		failed=$((failed + 1)) ;;
+	esac
+done
+
+is_loaded sysgenid || insmod "$DRIVER"
+
+echo "# $failed of $# failed"
+[ $failed -eq 0 ]
