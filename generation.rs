@@ -157,8 +157,9 @@ impl Generation {
         )
     }
 
-    /// Announces all changes that happen after this by uevents of `device`. Only the first call has
-    /// an effect.
+    /// Announces changes by uevents of `device` from now on. If there was one before, then the
+    /// generation is announced as it is now: who has found the device since it was registered is to
+    /// miss nothing. Only the first call has an effect.
     ///
     /// May sleep.
     pub(crate) fn announce_on(&self, device: &Device) {
@@ -167,7 +168,18 @@ impl Generation {
             // caller who has done it.
             let _changes = self.changes.lock();
 
-            self.device.populate(device.into());
+            if self.device.populate(device.into()) && self.epoch.load(Relaxed) != 0 {
+                self.announce(self.page.word().load(Relaxed));
+            }
+        }
+    }
+
+    /// Announces that the generation has become `new`. Called with `changes` held.
+    fn announce(&self, new: u32) {
+        if let Some(device) = self.device.as_ref() {
+            if let Err(err) = uevent::change(device, fmt!("SYSGENID={new}")) {
+                pr_warn!("no uevent for generation {new}: {err:?}\n");
+            }
         }
     }
 
@@ -205,11 +217,7 @@ impl Generation {
         // Even if no tracked watcher is outdated, those of the overseers themselves now are.
         self.overseers.notify_all();
 
-        if let Some(device) = self.device.as_ref() {
-            if let Err(err) = uevent::change(device, fmt!("SYSGENID={new}")) {
-                pr_warn!("no uevent for generation {new}: {err:?}\n");
-            }
-        }
+        self.announce(new);
 
         pr_info!("generation changed from {old} to {new}, source {source}\n");
     }

@@ -47,16 +47,17 @@ struct Sysgenid {
 
 impl kernel::InPlaceModule for Sysgenid {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        // The device comes last: a module whose initialization fails is freed even if somebody has
+        // opened the device in between.
         try_pin_init!(Self {
             generation: Generation::new()?,
-            device <- SysgenidDevice::register(generation.clone()),
-            _: {
-                generation.announce_on(device.device());
-            },
             #[cfg(CONFIG_VMGENID)]
             _vmfork <- vmfork::register(generation.clone()),
             _exported: exported::register(generation.clone())?,
+            device <- SysgenidDevice::register(generation.clone()),
             _: {
+                generation.announce_on(device.device());
+
                 if cfg!(CONFIG_VMGENID) {
                     pr_info!("source vmfork: the kernel's notification of virtual machine forks\n");
                 } else {
