@@ -5,15 +5,31 @@
 //! Each file is written as if it were a part of the [`kernel`] crate, and is meant to move there.
 //! All `unsafe` code of the driver, and all its use of [`kernel::bindings`], is below this module.
 
+#[cfg(CONFIG_ACPI)]
+#[cfg_attr(
+    not(CONFIG_SYSGENID_VMGENID_ACPI),
+    expect(dead_code, reason = "nobody evaluates objects or hears notifications")
+)]
+pub(crate) mod acpi;
 pub(crate) mod arc_slot;
 pub(crate) mod capability;
+#[cfg(CONFIG_ACPI)]
+pub(crate) mod device;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod fs;
+#[cfg(CONFIG_ACPI)]
+#[cfg_attr(
+    not(CONFIG_SYSGENID_VMGENID_ACPI),
+    expect(dead_code, reason = "nobody looks at the ID")
+)]
+pub(crate) mod memremap;
 pub(crate) mod miscdevice;
 pub(crate) mod module;
 pub(crate) mod poll;
-#[cfg(CONFIG_VMGENID)]
+#[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
 pub(crate) mod random;
 pub(crate) mod shared_page;
 pub(crate) mod uevent;
+#[cfg(CONFIG_VMGENID)]
+pub(crate) mod vmfork;

@@ -8,7 +8,7 @@
 //! that has not changed is no fork, so there is no notification.
 
 use crate::{
-    abstractions::random::{
+    abstractions::vmfork::{
         VmForkHandler,
         VmForkRegistration, //
     },
