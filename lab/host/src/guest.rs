@@ -52,6 +52,8 @@ pub enum Stop {
     Ready,
     /// The command ended.
     Ended(End),
+    /// The kernel has looked for leaked memory.
+    Searched,
     /// The machine is gone, and nobody asked it to.
     Gone,
     /// The limit was reached.
@@ -84,6 +86,10 @@ impl Follower {
                     Frame::Started => return Ok(Stop::Started),
                     Frame::Ended(end) => return Ok(Stop::Ended(end)),
                     Frame::Kernel(record) => self.kernel.record(&record),
+                    Frame::Leaks(leaks) => {
+                        self.kernel.leaks(&leaks);
+                        return Ok(Stop::Searched);
+                    }
                     Frame::Stderr(bytes) => sink.take(Source::Stderr, &bytes)?,
                     Frame::Stdout(bytes) => {
                         sink.take(Source::Stdout, &bytes)?;
@@ -91,7 +97,7 @@ impl Follower {
                             return Ok(Stop::Ready);
                         }
                     }
-                    other @ (Frame::Input(_) | Frame::Resized(_)) => {
+                    other @ (Frame::Input(_) | Frame::Resized(_) | Frame::FindLeaks) => {
                         bail!("the guest sent {other:?}")
                     }
                 }
@@ -117,6 +123,18 @@ impl Follower {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Has a guest whose command has ended look for leaked memory, if its kernel can. What it finds
+    /// is a report of the kernel.
+    pub fn find_leaks(
+        &mut self,
+        mut channel: &UnixStream,
+        limit: Instant,
+        sink: &mut dyn Sink,
+    ) -> Result<Stop> {
+        Frame::FindLeaks.write(&mut channel)?;
+        self.follow(channel, limit, false, sink)
     }
 
     fn says_ready(&mut self, bytes: &[u8]) -> bool {
@@ -173,7 +191,7 @@ impl Follower {
                 show_tail(machine);
                 FAILED
             }
-            Stop::Started | Stop::Ready => FAILED,
+            Stop::Started | Stop::Ready | Stop::Searched => FAILED,
         }
     }
 }

@@ -4,32 +4,36 @@
 //! debugging tools. Any of them fails a run, whatever the command in the guest said.
 
 /// How a report begins, at the start of a line of the kernel's log.
-const BEGINNINGS: [&str; 12] = [
-    "BUG: ",
+const BEGINNINGS: [&str; 18] = [
+    // Memory that is misused (KASAN, SLUB), data races (KCSAN), sleeping in atomic context, …
+    "BUG",
+    "kernel BUG at ",
+    // What the code itself finds, lockdep among it, and its other way to begin
     "WARNING: ",
-    "Oops: ",
+    "[ BUG: ",
+    "INFO: trying to register non-static key",
+    "ODEBUG: ",
+    "UBSAN: ",
+    "list_add corruption",
+    "list_del corruption",
+    "rust_kernel: panicked at ",
+    "sysfs: cannot create duplicate filename",
+    // Faults of the processor
     "Oops:",
-    "Kernel panic - not syncing",
     "Internal error: ",
     "general protection fault",
     "divide error: ",
     "invalid opcode: ",
-    "UBSAN: ",
-    "kernel BUG at ",
+    "Kernel panic - not syncing",
     "INFO: task ",
 ];
 
 /// What only a report says, wherever it says it.
-const SIGNS: [&str; 9] = [
+const SIGNS: [&str; 4] = [
     "BUG: soft lockup",
-    "possible circular locking dependency detected",
-    "possible recursive locking detected",
-    "inconsistent lock state",
-    "suspicious RCU usage",
-    "sleeping function called from invalid context",
+    "detected hard LOCKUP",
+    "INFO: rcu_",
     "new suspected memory leaks",
-    "list_add corruption",
-    "list_del corruption",
 ];
 
 /// How many lines of a report are kept; more than the longest stack trace.
@@ -46,9 +50,16 @@ impl Watch {
     /// key=value pairs, each after a space.
     pub fn record(&mut self, record: &str) {
         let text = record.split_once(';').map_or(record, |(_, text)| text);
-        for line in text.lines().filter(|line| !line.starts_with(' ')) {
+        if let Some(line) = text.lines().next() {
             self.line(line);
         }
+    }
+
+    /// Looks at what kmemleak shows: nothing, or what it has found, from the first line on.
+    pub fn leaks(&mut self, leaks: &str) {
+        let left = KEPT.saturating_sub(self.report.len());
+        self.report
+            .extend(leaks.lines().take(left).map(str::to_owned));
     }
 
     /// Looks at the console, whose lines begin with a time in brackets.
@@ -98,6 +109,19 @@ mod tests {
             "UBSAN: array-index-out-of-bounds in x.c:1:1",
             "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [cat:7]",
             "INFO: task cat:7 blocked for more than 120 seconds.",
+            "BUG kmalloc-64 (Not tainted): Redzone overwritten",
+            "BUG: KCSAN: data-race in f / g",
+            "BUG: sleeping function called from invalid context at x.c:1",
+            "WARNING: bad unlock balance detected!",
+            "WARNING: suspicious RCU usage",
+            "[ BUG: Invalid wait context ]",
+            "INFO: trying to register non-static key.",
+            "ODEBUG: free active (active state 0) object: 0 object type: timer_list hint: f",
+            "list_del corruption. prev->next should be 1, but was 2",
+            "rust_kernel: panicked at x.rs:1:1:",
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+            "Oops: general protection fault, 0000 [#1] SMP",
+            "sysfs: cannot create duplicate filename '/x'",
         ] {
             assert!(found(line), "{line}");
         }
@@ -111,6 +135,9 @@ mod tests {
             "workingset: timestamp_bits=46 max_order=16 bucket_order=0",
             "Spectre V2 : WARNING: Unprivileged eBPF is enabled",
             "x86/debug: no BUG: here",
+            "INFO: lockdep is turned off.",
+            "kmemleak: Kernel memory leak detector initialized",
+            "DEBUG: nothing",
         ] {
             assert!(!found(line), "{line}");
         }
@@ -121,6 +148,15 @@ mod tests {
         let mut watch = Watch::default();
         watch.console("[    1.000000] fine\n[    2.000000] Kernel panic - not syncing: x\n");
         assert_eq!(watch.found().map(<[_]>::len), Some(1));
+    }
+
+    #[test]
+    fn a_leak_is_a_report_and_none_is_not() {
+        let mut watch = Watch::default();
+        watch.leaks("");
+        assert!(watch.found().is_none());
+        watch.leaks("unreferenced object 0x1 (size 32):\n  backtrace\n");
+        assert_eq!(watch.found().map(<[_]>::len), Some(2));
     }
 
     #[test]

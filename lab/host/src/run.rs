@@ -18,5 +18,12 @@ pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
         let limit = Instant::now() + setup.limit;
         stop = follower.follow(machine.channel(), limit, false, sink)?;
     }
+    if matches!(stop, Stop::Ended(_)) {
+        let limit = Instant::now() + setup.limit;
+        let searched = follower.find_leaks(machine.channel(), limit, sink)?;
+        if searched != Stop::Searched {
+            stop = searched;
+        }
+    }
     Ok(follower.conclude(&machine, &stop, ""))
 }

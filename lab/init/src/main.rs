@@ -3,7 +3,8 @@
 //! The init process of the lab's guests.
 //!
 //! It mounts what a command expects, loads the module, runs the command, and tells the lab over
-//! the virtio-serial port what the command writes, what the kernel logs and how it all ended.
+//! the virtio-serial port what the command writes, what the kernel logs and how it all ended. Then
+//! it looks for leaked memory, if the lab asks for that and the kernel can.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -17,6 +18,8 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -52,7 +55,10 @@ fn main() {
     if let Err(error) = Frame::Ended(end).write(&mut port) {
         eprintln!("lab init: cannot report the end: {error}");
     }
-    // The lab ends the machine when it has read the last frame.
+    if let Err(error) = answer(&mut port) {
+        eprintln!("lab init: {error:#}");
+    }
+    // The lab ends the machine when it knows all that it wants to know.
     loop {
         thread::park();
     }
@@ -101,7 +107,7 @@ fn open_port() -> Result<File> {
                         .with_context(|| format!("cannot open {}", node.display()));
                 }
                 Ok(name) if !name.trim_end().is_empty() => break,
-                _ => thread::sleep(std::time::Duration::from_millis(10)),
+                _ => thread::sleep(Duration::from_millis(10)),
             }
         }
     }
@@ -311,6 +317,43 @@ fn forward(
             return Ok(());
         }
     }
+}
+
+/// Answers what the lab asks after the command has ended.
+fn answer(port: &mut File) -> Result<()> {
+    let mut buffer = [0; 64];
+    let mut questions = Decoder::default();
+    loop {
+        while let Some(frame) = questions.next_frame().map_err(anyhow::Error::msg)? {
+            if frame != Frame::FindLeaks {
+                bail!("the lab sent {frame:?}");
+            }
+            // A kernel that has lost its ability to look is not one without leaks.
+            let leaks = leaks().unwrap_or_else(|error| format!("{error:#}"));
+            // A frame's worth is more than anybody reads; no character has more than four bytes.
+            let leaks = leaks.chars().take(wire::MAX_PAYLOAD / 4).collect();
+            Frame::Leaks(leaks).write(port)?;
+        }
+        let length = port.read(&mut buffer)?;
+        questions.push(&buffer[..length]);
+    }
+}
+
+/// Looks for memory that nothing refers to, if this kernel can do that.
+fn leaks() -> Result<String> {
+    const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+    /// What is younger is not reported (`MSECS_MIN_AGE` in mm/kmemleak.c).
+    const AGE: Duration = Duration::from_secs(5);
+    if !Path::new(KMEMLEAK).exists() {
+        return Ok(String::new());
+    }
+    let scan = || fs::write(KMEMLEAK, "scan").context("kmemleak cannot scan");
+    let start = Instant::now();
+    // What has changed since the last scan is not reported either, and all that is new has.
+    scan()?;
+    thread::sleep(AGE.saturating_sub(start.elapsed()));
+    scan()?;
+    fs::read_to_string(KMEMLEAK).context("kmemleak cannot be read")
 }
 
 fn forward_kernel_log(port: &mut File, mut log: &File, buffer: &mut [u8]) -> Result<()> {

@@ -66,8 +66,13 @@ pub enum Frame {
     Stderr(Vec<u8>),
     /// One record of `/dev/kmsg`.
     Kernel(String),
-    /// The command, and with it the guest, is done; the last message.
+    /// The command is done.
     Ended(End),
+    /// Host to guest, after the end: look for memory that was leaked.
+    FindLeaks,
+    /// What was found, as `/sys/kernel/debug/kmemleak` shows it; empty if nothing was, or if this
+    /// kernel cannot look.
+    Leaks(String),
     /// Host to guest: bytes for the command's terminal.
     Input(Vec<u8>),
     /// Host to guest: the terminal's new size.
@@ -82,6 +87,8 @@ impl Frame {
             Self::Stderr(_) => b'e',
             Self::Kernel(_) => b'k',
             Self::Ended(_) => b'E',
+            Self::FindLeaks => b'l',
+            Self::Leaks(_) => b'L',
             Self::Input(_) => b'i',
             Self::Resized(_) => b'r',
         }
@@ -94,9 +101,9 @@ impl Frame {
     /// What `to` answers; [`io::ErrorKind::InvalidInput`] for more than [`MAX_PAYLOAD`] bytes.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let payload = match self {
-            Self::Started => Vec::new(),
+            Self::Started | Self::FindLeaks => Vec::new(),
             Self::Stdout(bytes) | Self::Stderr(bytes) | Self::Input(bytes) => bytes.clone(),
-            Self::Kernel(record) => record.clone().into_bytes(),
+            Self::Kernel(text) | Self::Leaks(text) => text.clone().into_bytes(),
             Self::Ended(end) => serde_json::to_vec(end)?,
             Self::Resized(size) => serde_json::to_vec(size)?,
         };
@@ -123,6 +130,8 @@ impl Frame {
             b'e' => Self::Stderr(payload.to_vec()),
             b'k' => Self::Kernel(text()),
             b'E' => Self::Ended(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
+            b'l' => Self::FindLeaks,
+            b'L' => Self::Leaks(text()),
             b'i' => Self::Input(payload.to_vec()),
             b'r' => Self::Resized(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
             other => return Err(format!("no frame has the tag {other:#x}")),
@@ -183,6 +192,8 @@ mod tests {
                 rows: 24,
                 columns: 80,
             }),
+            Frame::FindLeaks,
+            Frame::Leaks("unreferenced object".into()),
             Frame::Ended(End::Signaled(9)),
             Frame::Ended(End::NotStarted("no such file".into())),
         ]
