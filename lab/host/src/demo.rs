@@ -345,31 +345,22 @@ fn show(release: &str, saved: &Saved<'_>, first: &str, clones: &[Resumed; 2], co
     println!("    (times since the resume, on the clock of the clone; good to a few milliseconds)");
 
     title("Why it matters: the next 16 bytes from OpenSSL, in a program that");
-    line("ignores the generation", &|clone| {
-        clone.bytes(IGNORES).into()
-    });
-    let [one, two] = both(&|clone| clone.bytes(IGNORES).to_owned());
-    println!(
-        "{:38}{}",
-        "",
-        if one == two {
-            paint("the same “secret” in two machines", RED)
-        } else {
-            "different".into()
-        }
+    let drawn = |label: &str, program: &str, same: String, different: String| {
+        let [one, two] = both(&|clone| clone.bytes(program).to_owned());
+        row(label, [&one, &two]);
+        println!("{:38}{}", "", if one == two { same } else { different });
+    };
+    drawn(
+        "ignores the generation",
+        IGNORES,
+        paint("the same “secret” in two machines", RED),
+        "different".into(),
     );
-    line("looks at it, and reseeds", &|clone| {
-        clone.bytes(LOOKS).into()
-    });
-    let [one, two] = both(&|clone| clone.bytes(LOOKS).to_owned());
-    println!(
-        "{:38}{}",
-        "",
-        if one == two {
-            paint("the same", RED)
-        } else {
-            paint("different, as they must be", GREEN)
-        }
+    drawn(
+        "looks at it, and reseeds",
+        LOOKS,
+        paint("the same", RED),
+        paint("different, as they must be", GREEN),
     );
 
     title("The control: resumed with the ID that it had, which is no clone");
