@@ -28,12 +28,12 @@ clean:
 check-kdir:
 	@scripts/check-kdir.sh $(KDIR) $(RUSTC)
 
-# --- The lab: stock kernels in QEMU -------------------------------------------
+# --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check shell
+.PHONY: demo check check-debug shell
 
 # ARGS are arguments of the lab: make check ARGS=--strict
-demo check shell:
+demo check check-debug shell:
 	@lab/lab $@ $(ARGS)
 
 # --- Help ---------------------------------------------------------------------
@@ -41,9 +41,11 @@ demo check shell:
 # One section for each part of the tree; a verb that is not listed here does not
 # exist.
 help:
-	@echo 'In a virtual machine with a stock kernel, which the lab gets and boots:'
+	@echo 'In a virtual machine, with a stock kernel that the lab gets and boots:'
 	@echo '  make demo             see a machine cloned twice, and both clones notice'
 	@echo '  make check            run all tests and lints'
+	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'
+	@echo '                        builds'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo ''
 	@echo '  ARGS=...              arguments for these; lab/lab --help lists what else the'

@@ -40,8 +40,8 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt build cargo configs kernels lock log results tmp tool \
-		tool.lock userspace in-use
+	rm -rf --one-file-system root-* apt build cargo configs debug in-tree lock log results \
+		sources stock tmp tool tool.lock userspace in-use
 	exit 0
 fi
 flock -s 8

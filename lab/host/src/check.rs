@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `lab check`: everything a contributor needs before a commit.
+//! `lab check` and `lab check-debug`: everything a contributor needs before a commit.
 
 mod build;
+mod debug;
 mod guests;
+mod in_tree;
 mod lab;
 mod source;
 
@@ -23,107 +25,138 @@ use serde::Serialize;
 
 use crate::cache;
 use crate::kernel;
+use crate::kernel::Choice;
 use crate::kernel::Kernel;
-use crate::products;
+use crate::kernel::Variant;
 use crate::step;
 use crate::tap::Outcome;
 use crate::tap::Test;
 
-/// One check: its name, and what it does. It reports one or more tests.
+/// One check: its name, the kernel that it is about, and what it does. It reports one or more
+/// tests.
 struct Check {
     name: &'static str,
+    kernel: Choice,
     run: fn(&Bench) -> Result<Vec<Test>>,
 }
 
-/// What all checks need.
+impl Check {
+    /// About the stock kernel.
+    const fn stock(name: &'static str, run: fn(&Bench) -> Result<Vec<Test>>) -> Self {
+        Self {
+            name,
+            kernel: Choice::Stock,
+            run,
+        }
+    }
+
+    /// About one that the lab builds.
+    const fn debug(
+        variant: Variant,
+        name: &'static str,
+        run: fn(&Bench) -> Result<Vec<Test>>,
+    ) -> Self {
+        Self {
+            name,
+            kernel: Choice::Debug(variant),
+            run,
+        }
+    }
+}
+
+/// What a check needs.
 struct Bench {
     kernel: Kernel,
 }
 
-/// Without a guest: these use all processors themselves, and run one after the other.
-const ON_THE_HOST: [Check; 8] = [
-    Check {
-        name: "formatting",
-        run: source::formatting,
-    },
-    Check {
-        name: "lints",
-        run: source::lints,
-    },
-    Check {
-        name: "a test for each row of the contract",
-        run: source::contract,
-    },
-    Check {
-        name: "licences",
-        run: source::licences,
-    },
-    Check {
-        name: "unit tests of the lab",
-        run: build::unit_tests,
-    },
-    Check {
-        name: "the module's build",
-        run: build::module_build,
-    },
-    Check {
-        name: "a KDIR that cannot build Rust modules",
-        run: build::refused_kdirs,
-    },
-    Check {
-        name: "the front door",
-        run: build::front_door,
-    },
-];
+/// What is checked together.
+struct Lane {
+    /// Without a guest: these use all processors themselves, and run one after the other.
+    on_the_host: &'static [Check],
+    /// With guests: as many at once as there are processors. Those that take longest come first.
+    in_guests: &'static [Check],
+}
 
-/// With guests: as many at once as there are processors.
-const IN_GUESTS: [Check; 10] = [
-    Check {
-        name: "selftests",
-        run: guests::selftests,
-    },
-    Check {
-        name: "loading, unloading, and other kernel code",
-        run: guests::module_test,
-    },
-    Check {
-        name: "the ordering promise",
-        run: guests::ordering,
-    },
-    Check {
-        name: "clones",
-        run: guests::clones,
-    },
-    Check {
-        name: "resumed with the same ID",
-        run: guests::same_id,
-    },
-    Check {
-        name: "demo",
-        run: lab::demo,
-    },
-    Check {
-        name: "a program that the lab has never seen",
-        run: guests::unknown_program,
-    },
-    Check {
-        name: "ends of a run",
-        run: lab::ends,
-    },
-    Check {
-        name: "kernel reports",
-        run: lab::reports,
-    },
-    Check {
-        name: "Debian's user space",
-        run: lab::userspace,
-    },
-];
+/// `lab check`: everything a contributor needs before a commit.
+const CHECK: Lane = Lane {
+    on_the_host: &[
+        Check::stock("formatting", source::formatting),
+        Check::stock("lints", source::lints),
+        Check::stock("a test for each row of the contract", source::contract),
+        Check::stock("licences", source::licences),
+        Check::stock("unit tests of the lab", build::unit_tests),
+        Check::stock("the module's build", build::module_build),
+        Check::stock(
+            "a KDIR that cannot build Rust modules",
+            build::refused_kdirs,
+        ),
+        Check::stock("the front door", build::front_door),
+    ],
+    in_guests: &[
+        Check::stock("selftests", guests::selftests),
+        Check::stock(
+            "loading, unloading, and other kernel code",
+            guests::module_test,
+        ),
+        Check::stock("the ordering promise", guests::ordering),
+        Check::stock("clones", guests::clones),
+        Check::stock("resumed with the same ID", guests::same_id),
+        Check::stock("demo", lab::demo),
+        Check::stock(
+            "a program that the lab has never seen",
+            guests::unknown_program,
+        ),
+        Check::stock("ends of a run", lab::ends),
+        Check::stock("kernel reports", lab::reports),
+        Check::stock("Debian's user space", lab::userspace),
+    ],
+};
+
+/// `lab check-debug`: the kernels that catch mistakes.
+const CHECK_DEBUG: Lane = Lane {
+    on_the_host: &[
+        Check::debug(
+            Variant::Debug,
+            "the driver in a kernel tree",
+            in_tree::builds,
+        ),
+        Check::debug(
+            Variant::Debug,
+            "the tree's own checks",
+            in_tree::kernel_checks,
+        ),
+    ],
+    in_guests: &[
+        Check::debug(Variant::Debug, "selftests", guests::selftests),
+        Check::debug(Variant::Kcsan, "selftests", guests::selftests),
+        Check::debug(Variant::DebugBuiltin, "selftests", guests::selftests),
+        Check::debug(Variant::Debug, "the ordering promise", guests::ordering),
+        Check::debug(Variant::Debug, "clones", guests::clones),
+        Check::debug(Variant::DebugBuiltin, "clones", guests::clones),
+        Check::debug(Variant::Kcsan, "clones", guests::clones),
+        Check::debug(
+            Variant::Debug,
+            "loading, unloading, and other kernel code",
+            guests::module_test,
+        ),
+        Check::debug(Variant::Debug, "mistakes are found", debug::mistakes),
+        Check::debug(Variant::Kcsan, "mistakes are found", debug::data_race),
+        Check::debug(Variant::Debug, "memory runs short", debug::faults),
+        Check::debug(Variant::DebugBuiltin, "unit tests", debug::unit_tests),
+        Check::debug(Variant::Debug, "resumed with the same ID", guests::same_id),
+        Check::debug(
+            Variant::DebugBuiltin,
+            "resumed with the same ID",
+            guests::same_id,
+        ),
+    ],
+};
 
 /// What came of one check.
 #[derive(Serialize)]
 struct Report {
     check: &'static str,
+    kernel: String,
     seconds: f32,
     tests: Vec<Test>,
 }
@@ -131,33 +164,36 @@ struct Report {
 /// What came of everything.
 #[derive(Serialize)]
 struct Summary {
-    kernel: String,
     passed: usize,
     failed: usize,
     skipped: usize,
     checks: Vec<Report>,
 }
 
-/// Runs all checks, writes the summary to `summary`, and returns what the lab exits with. With
-/// `strict`, a test that was skipped counts against it.
-pub fn run(summary: &Path, strict: bool) -> Result<u8> {
-    let kernel = kernel::get(kernel::Choice::Stock)?;
-    let bench = Bench { kernel };
+/// Runs `lab check`.
+pub fn check(summary: &Path, strict: bool) -> Result<u8> {
+    run(&CHECK, summary, strict)
+}
+
+/// Runs `lab check-debug`.
+pub fn check_debug(summary: &Path, strict: bool) -> Result<u8> {
+    run(&CHECK_DEBUG, summary, strict)
+}
+
+/// Runs all checks of a lane, writes the summary to `summary`, and returns what the lab exits with.
+/// With `strict`, a test that was skipped counts against it.
+fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
+    // Without this one there is nothing to check, and its steps are worth watching.
+    kernel::get(Choice::Stock)?;
     step::be_quiet();
-    let mut checks: Vec<Report> = ON_THE_HOST
-        .iter()
-        .map(|check| perform(check, &bench))
-        .collect();
-    // Two guests must not wait for one build.
-    products::module(&bench.kernel)?;
-    checks.extend(in_parallel(&bench));
+    let mut checks: Vec<Report> = lane.on_the_host.iter().map(perform).collect();
+    checks.extend(in_parallel(lane.in_guests));
 
     let count = |outcome| {
         let tests = checks.iter().flat_map(|report| &report.tests);
         tests.filter(|test| test.outcome == outcome).count()
     };
     let summarised = Summary {
-        kernel: bench.kernel.release.clone(),
         passed: count(Outcome::Passed),
         failed: count(Outcome::Failed),
         skipped: count(Outcome::Skipped),
@@ -174,8 +210,8 @@ pub fn run(summary: &Path, strict: bool) -> Result<u8> {
     Ok(u8::from(bad))
 }
 
-fn in_parallel(bench: &Bench) -> Vec<Report> {
-    let waiting = Mutex::new(IN_GUESTS.iter());
+fn in_parallel(checks: &[Check]) -> Vec<Report> {
+    let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -187,7 +223,7 @@ fn in_parallel(bench: &Bench) -> Vec<Report> {
                         .unwrap_or_else(PoisonError::into_inner)
                         .next();
                     let Some(check) = next else { return };
-                    let report = perform(check, bench);
+                    let report = perform(check);
                     reports
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -199,17 +235,22 @@ fn in_parallel(bench: &Bench) -> Vec<Report> {
     reports.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn perform(check: &Check, bench: &Bench) -> Report {
+fn perform(check: &Check) -> Report {
     let start = Instant::now();
-    let tests =
-        (check.run)(bench).unwrap_or_else(|error| vec![Test::from_result(check.name, Err(error))]);
+    let tests = kernel::get(check.kernel)
+        .and_then(|kernel| (check.run)(&Bench { kernel }))
+        .unwrap_or_else(|error| vec![Test::from_result(check.name, Err(error))]);
     let seconds = start.elapsed().as_secs_f32();
     let of = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
     let (failed, skipped) = (of(Outcome::Failed), of(Outcome::Skipped));
     let mut text = format!(
-        "{:<6} {} ({} passed{}{}, {seconds:.1} s)\n",
+        "{:<6} {}{} ({} passed{}{}, {seconds:.1} s)\n",
         if failed > 0 { "FAILED" } else { "ok" },
         check.name,
+        match check.kernel {
+            Choice::Debug(variant) => format!(", in {variant}"),
+            Choice::Stock | Choice::Series(_) => String::new(),
+        },
         of(Outcome::Passed),
         if failed > 0 {
             format!(", {failed} failed")
@@ -236,6 +277,7 @@ fn perform(check: &Check, bench: &Bench) -> Report {
     print!("{text}");
     Report {
         check: check.name,
+        kernel: check.kernel.to_string(),
         seconds,
         tests,
     }

@@ -59,7 +59,7 @@ impl Hardware {
     /// One CPU and 256 MiB, enough for most of what the lab does.
     pub fn small(kernel: &Kernel) -> Self {
         Self {
-            image: kernel.image(),
+            image: kernel.image.clone(),
             release: kernel.release.clone(),
             smp: 1,
             memory: "256M".into(),

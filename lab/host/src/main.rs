@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The lab: boots stock kernels in QEMU, loads the module, and clones the running machine.
+//! The lab: boots stock kernels and debug kernels in QEMU, loads the module, and clones the running machine.
 //!
 //! It runs inside the sandbox that `lab/lab` makes, with Debian's toolchain around it, the
 //! checkout at `/src`, the cache at `/cache` and the caller's file system at `/host`.
@@ -26,6 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use anyhow::bail;
 use clap::Parser;
 use clap::Subcommand;
 use clap::error::ErrorKind;
@@ -80,27 +81,43 @@ enum Verb {
         #[command(flatten)]
         options: GuestOptions,
     },
-    /// Build the module for a packaged kernel, and print where it is
+    /// Build the module for a kernel, and print where it is
     Module {
-        /// Which kernel: “stock”, or a series such as 7.2
+        /// Which kernel: “stock”, a series such as 7.2, “debug” or “kcsan”
         #[arg(long, default_value = "stock", value_name = "KERNEL")]
         kernel: Choice,
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
-    /// Run all tests and lints
-    Check {
-        /// Write the machine-readable summary (JSON) here [default: results/check.json in the cache]
-        #[arg(long, value_name = "FILE")]
-        summary: Option<PathBuf>,
-        /// Let a test that was skipped count as failed
-        #[arg(long)]
-        strict: bool,
-    },
+    /// Run all tests and lints, in the stock kernel
+    Check(CheckOptions),
+    /// Build kernels that catch mistakes, with the driver in their tree, and run the tests there
+    CheckDebug(CheckOptions),
     /// Look in the archive for newer kernels
     Update,
     /// Remove everything from the cache
     Clean,
+}
+
+/// Options of both checks.
+#[derive(clap::Args)]
+struct CheckOptions {
+    /// Write the machine-readable summary (JSON) here [default: in the cache, results/check.json or
+    /// results/check-debug.json]
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Let a test that was skipped count as failed
+    #[arg(long)]
+    strict: bool,
+}
+
+impl CheckOptions {
+    fn summary(&self, name: &str) -> Result<PathBuf> {
+        match &self.summary {
+            Some(path) => Ok(cache::from_caller(path)),
+            None => Ok(cache::directory("results")?.join(name)),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -152,17 +169,16 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Module { kernel } => {
             let kernel = kernel::get(kernel)?;
             let what = format!("building the module for {}", kernel.release);
-            let module = step::step(&what, || products::module(&kernel))?;
-            println!("{}", cache::shown(&module));
+            match step::step(&what, || products::module(&kernel))? {
+                Some(module) => println!("{}", cache::shown(&module)),
+                None => bail!("the kernel “{}” has the driver built in", kernel.name),
+            }
             Ok(0)
         }
         Verb::Demo => demo::run(),
-        Verb::Check { summary, strict } => {
-            let summary = match summary {
-                Some(path) => cache::from_caller(&path),
-                None => cache::directory("results")?.join("check.json"),
-            };
-            check::run(&summary, strict)
+        Verb::Check(options) => check::check(&options.summary("check.json")?, options.strict),
+        Verb::CheckDebug(options) => {
+            check::check_debug(&options.summary("check-debug.json")?, options.strict)
         }
         Verb::Update => {
             let release = kernel::update()?;

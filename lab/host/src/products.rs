@@ -14,10 +14,19 @@ use anyhow::Result;
 
 use crate::cache;
 use crate::kernel::Kernel;
+use crate::kernel::Module;
 use crate::step::execute;
 
-/// The module for that kernel.
-pub fn module(kernel: &Kernel) -> Result<PathBuf> {
+/// The module for that kernel, which is none if the kernel has the driver built in.
+pub fn module(kernel: &Kernel) -> Result<Option<PathBuf>> {
+    match &kernel.module {
+        Module::BuiltIn => Ok(None),
+        Module::InTree(directory) => Ok(Some(directory.join("sysgenid.ko"))),
+        Module::External => external_module(kernel).map(Some),
+    }
+}
+
+fn external_module(kernel: &Kernel) -> Result<PathBuf> {
     let name = module_name(kernel);
     let _lock = cache::lock(&name)?;
     let output = cache::build_directory(&name)?;
@@ -25,25 +34,32 @@ pub fn module(kernel: &Kernel) -> Result<PathBuf> {
     Ok(output.join("sysgenid.ko"))
 }
 
-/// The module that changes the generation from within the kernel, for the selftests.
-pub fn bump_module(kernel: &Kernel) -> Result<PathBuf> {
+/// The directory with a module that the selftests have in the directory `name`.
+pub fn selftest_module(kernel: &Kernel, name: &str) -> Result<PathBuf> {
     module(kernel)?;
-    let name = format!("bump-{}", kernel.release);
-    let _lock = cache::lock(&name)?;
-    let output = cache::build_directory(&name)?;
-    let symbols = cache::build_directory(&module_name(kernel))?.join("Module.symvers");
+    let key = format!("{name}-{}", kernel.name);
+    let _lock = cache::lock(&key)?;
+    let output = cache::build_directory(&key)?;
+    let symbols = match kernel.module {
+        Module::External => cache::build_directory(&module_name(kernel))?,
+        Module::InTree(_) | Module::BuiltIn => kernel.tree.clone(),
+    };
     execute(
-        Command::new("make")
+        kernel
+            .make()
             .arg("-C")
-            .arg(kernel.tree())
-            .arg(format!("M={}/selftests/bump", cache::SOURCE))
+            .arg(&kernel.tree)
+            .arg(format!("M={}/selftests/{name}", cache::SOURCE))
             .arg(format!("MO={}", output.display()))
-            .arg(format!("KBUILD_EXTRA_SYMBOLS={}", symbols.display()))
+            .arg(format!(
+                "KBUILD_EXTRA_SYMBOLS={}/Module.symvers",
+                symbols.display()
+            ))
             .arg("modules"),
-        "bump",
+        name,
     )
-    .context("cannot build the selftests' module")?;
-    Ok(output.join("sysgenid_bump.ko"))
+    .with_context(|| format!("cannot build the selftests' module {name}"))?;
+    Ok(output)
 }
 
 /// What the module's build directory and its lock are called.
@@ -58,25 +74,35 @@ pub fn module_command(kernel: &Kernel, output: &Path) -> Command {
         .arg("-C")
         .arg(cache::SOURCE)
         .arg("modules")
-        .arg(format!("KDIR={}", kernel.tree().display()))
+        .arg(format!("KDIR={}", kernel.tree.display()))
         .arg(format!("MO={}", output.display()));
     command
 }
 
 /// The directory with the selftests in C.
 pub fn c_selftests(kernel: &Kernel) -> Result<PathBuf> {
-    let _lock = cache::lock("selftests-c")?;
-    let output = cache::build_directory("selftests-c")?;
+    let kdir = format!("KDIR={}", kernel.source.display());
+    made("selftests", "selftests-c", &[&kdir, "M32=1"]).context("cannot build the selftests in C")
+}
+
+/// The demo's guest program, linked with Debian's OpenSSL.
+pub fn demo_guest() -> Result<PathBuf> {
+    let directory = made("demo", "demo", &[]).context("cannot build the demo's guest program")?;
+    Ok(directory.join("demo_guest"))
+}
+
+/// Runs make in a directory of the checkout, with a directory of its own for what it makes.
+fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    let _lock = cache::lock(name)?;
+    let output = cache::build_directory(name)?;
     execute(
         Command::new("make")
             .arg("-C")
-            .arg(Path::new(cache::SOURCE).join("selftests"))
-            .arg(format!("KDIR={}", kernel.tree().display()))
+            .arg(Path::new(cache::SOURCE).join(directory))
             .arg(format!("OUTPUT={}", output.display()))
-            .arg("M32=1"),
-        "selftests-c",
-    )
-    .context("cannot build the selftests in C")?;
+            .args(arguments),
+        name,
+    )?;
     Ok(output)
 }
 
@@ -96,19 +122,4 @@ pub fn rust_selftests() -> Result<PathBuf> {
     )
     .context("cannot build the selftests in Rust")?;
     Ok(output.join(TARGET).join("release"))
-}
-
-/// The demo's guest program, linked with Debian's OpenSSL.
-pub fn demo_guest() -> Result<PathBuf> {
-    let _lock = cache::lock("demo")?;
-    let output = cache::build_directory("demo")?;
-    execute(
-        Command::new("make")
-            .arg("-C")
-            .arg(Path::new(cache::SOURCE).join("demo"))
-            .arg(format!("OUTPUT={}", output.display())),
-        "demo",
-    )
-    .context("cannot build the demo's guest program")?;
-    Ok(output.join("demo_guest"))
 }

@@ -35,8 +35,9 @@ use crate::userspace;
 /// Options of every guest.
 #[derive(Args, Clone, Debug)]
 pub struct GuestOptions {
-    /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), or a
-    /// series such as 7.2
+    /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), a series
+    /// such as 7.2, or one that the lab builds: “debug” (KASAN, lockdep, kmemleak, …, the driver a
+    /// module), “debug-builtin” (the same, the driver built in), or “kcsan” (data races)
     #[arg(long, default_value = "stock", value_name = "KERNEL")]
     pub kernel: Choice,
     /// Put a file or a directory into the guest's /, or at GUEST (an absolute path)
@@ -45,7 +46,8 @@ pub struct GuestOptions {
     /// Virtual CPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub smp: u32,
-    /// Memory, with a suffix M or G [default: 256M, with --userspace 1G]
+    /// Memory, with a suffix M or G [default: 256M, with --userspace 1G,
+    /// in a kernel that the lab builds 512M]
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub memory: Option<String>,
     /// Count guest time in instructions: repeatable, and idle time costs nothing
@@ -182,14 +184,19 @@ impl Setup {
         command: &[String],
         terminal: Option<Size>,
     ) -> Result<Self> {
+        let module = if options.no_module {
+            None
+        } else {
+            products::module(kernel)?
+        };
         let job = Job {
             command: command.to_vec(),
-            load_module: !options.no_module,
+            load_module: module.is_some(),
             terminal,
         };
         let mut initramfs = Initramfs::new(&job)?;
-        if !options.no_module {
-            initramfs.file(&products::module(kernel)?, wire::MODULE)?;
+        if let Some(module) = module {
+            initramfs.file(&module, wire::MODULE)?;
         }
         let mut base = None;
         match userland {
@@ -212,6 +219,9 @@ impl Setup {
             hardware.memory.clone_from(memory);
         } else if options.userspace {
             hardware.memory = "1G".into();
+        } else if kernel.is_debug() {
+            // KASAN keeps an eighth of the memory for itself, and freed memory for a while.
+            hardware.memory = "512M".into();
         }
         Ok(Self {
             hardware,

@@ -89,6 +89,11 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// With the reason in front where it is known (a full disk, no network), else the lines of the
 /// output that speak of errors.
 pub fn execute(command: &mut Command, log: &str) -> Result<()> {
+    execute_logged(command, log).map(drop)
+}
+
+/// The same, but returns what the command writes, to standard output and standard error.
+pub fn execute_logged(command: &mut Command, log: &str) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     // Not in the cache: another lab may run the same step.
     let mut output = tempfile::tempfile()?;
@@ -98,16 +103,16 @@ pub fn execute(command: &mut Command, log: &str) -> Result<()> {
         .stderr(output.try_clone()?)
         .status()
         .with_context(|| format!("cannot start {program}"))?;
-    if status.success() {
-        return Ok(());
-    }
     let mut bytes = Vec::new();
     output.rewind()?;
     output.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    if status.success() {
+        return Ok(text);
+    }
     let path = cache::directory("log")?.join(format!("{log}.log"));
     // On a full disk there is nothing to keep it in, and the reason to give is that one.
     fs::write(&path, &bytes).ok();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
     Err(diagnose(&text, &path).context(format!("{program} failed ({status})")))
 }
 

@@ -78,6 +78,27 @@ pub fn parse(prefix: &str, output: &str) -> Vec<Test> {
     tests
 }
 
+/// Reads the results of one `KUnit` suite out of a kernel's log, whose lines have no times in front.
+/// A suite that is not there has failed.
+pub fn parse_suite(suite: &str, log: &str) -> Vec<Test> {
+    // A suite is a subtest, which is indented; other lines of the log come in between. It ends with
+    // its own result, which is not.
+    const INDENTATION: &str = "    ";
+    let start = format!("{INDENTATION}# Subtest: {suite}");
+    let ends = |line: &str| {
+        let result = line.strip_prefix("not ").unwrap_or(line);
+        result.starts_with("ok ") && result.split_whitespace().nth(2) == Some(suite)
+    };
+    let output = log
+        .lines()
+        .skip_while(|line| *line != start)
+        .take_while(|line| !ends(line))
+        .filter_map(|line| line.strip_prefix(INDENTATION))
+        .filter(|line| !line.contains("speed: "))
+        .fold(String::new(), |all, line| all + line + "\n");
+    parse(&format!("KUnit: {suite}"), &output)
+}
+
 fn parse_line(prefix: &str, line: &str, diagnostics: &str) -> Option<Test> {
     let (good, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (false, rest),
@@ -122,6 +143,40 @@ mod tests {
         assert_eq!(tests[0].detail, "why");
         assert_eq!(tests[2].detail, "no device");
         assert_eq!(tests[1].name, "x: b");
+    }
+
+    #[test]
+    fn a_suite_is_found_in_the_log() {
+        const LOG: &str = "\
+KTAP version 1
+1..2
+    KTAP version 1
+    # Subtest: other
+    1..1
+    ok 1 elsewhere
+ok 1 other
+    KTAP version 1
+    # Subtest: mine
+    # speed: normal
+    1..2
+    # first.speed: normal
+    ok 1 first
+sysgenid: generation changed from 0 to 1, source test
+    # second: EXPECTATION FAILED at x.rs:1
+    not ok 2 second
+# mine: pass:1 fail:1 skip:0 total:2
+not ok 2 mine
+";
+        let tests = parse_suite("mine", LOG);
+        let names: Vec<_> = tests.iter().map(|test| test.name.as_str()).collect();
+        assert_eq!(names, ["KUnit: mine: first", "KUnit: mine: second"]);
+        assert_eq!(tests[1].outcome, Outcome::Failed);
+        assert!(tests[1].detail.contains("EXPECTATION FAILED"));
+        assert_eq!(
+            parse_suite("absent", LOG)[0].outcome,
+            Outcome::Failed,
+            "a suite that did not run"
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn unit_tests(_: &Bench) -> Result<Vec<Test>> {
 }
 
 pub fn module_build(bench: &Bench) -> Result<Vec<Test>> {
-    let module = products::module(&bench.kernel)?;
+    let module = products::module(&bench.kernel)?.context("the driver is built in")?;
     let information = output_of(Command::new("modinfo").arg(&module))?;
     let vermagic = information
         .lines()
@@ -75,7 +75,7 @@ pub fn module_build(bench: &Bench) -> Result<Vec<Test>> {
             .arg("-C")
             .arg(cache::SOURCE)
             .arg("modules_install")
-            .arg(format!("KDIR={}", bench.kernel.tree().display()))
+            .arg(format!("KDIR={}", bench.kernel.tree.display()))
             .arg(format!("MO={}", output.display()))
             .arg(format!("INSTALL_MOD_PATH={}", target.path().display()));
         execute(&mut install, "modules_install")?;
@@ -162,7 +162,7 @@ pub fn refused_kdirs(bench: &Bench) -> Result<Vec<Test>> {
     }
     let mut make = Command::new("make");
     make.arg("-C").arg(cache::SOURCE).arg("check-kdir");
-    make.arg(format!("KDIR={}", bench.kernel.tree().display()));
+    make.arg(format!("KDIR={}", bench.kernel.tree.display()));
     tests.push(Test::from_result(
         "a good tree is not refused",
         execute(&mut make, "check-kdir"),

@@ -28,7 +28,13 @@ fn lab(arguments: &[&str]) -> Result<(i32, String, String)> {
 }
 
 /// A test that calls the lab, and compares the exit status and what it says.
-fn says(name: &str, arguments: &[&str], status: u8, stdout: &str, stderr: &str) -> Result<Test> {
+pub fn says(
+    name: &str,
+    arguments: &[&str],
+    status: u8,
+    stdout: &str,
+    stderr: &str,
+) -> Result<Test> {
     let (code, out, err) = lab(arguments)?;
     let compare = || {
         ensure!(

@@ -91,7 +91,7 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
         .collect();
     let mut checkpatch = Command::new("perl");
     checkpatch
-        .arg(bench.kernel.tree().join("scripts/checkpatch.pl"))
+        .arg(bench.kernel.source.join("scripts/checkpatch.pl"))
         // No tree: MAINTAINERS has no entry for files that are not in it yet.
         .args(["--no-tree", "--quiet", "--terse", "--strict", "--file"])
         .args([

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What only a kernel that catches mistakes can show.
+
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::Bench;
+use super::guests;
+use super::lab;
+use crate::cache;
+use crate::guest::FAILED;
+use crate::products;
+use crate::tap;
+use crate::tap::Test;
+
+/// The driver's unit tests, which have run at boot.
+pub fn unit_tests(bench: &Bench) -> Result<Vec<Test>> {
+    const SUITES: [&str; 2] = ["sysgenid_generation", "sysgenid_vmgenid_device"];
+    let (status, output) = guests::said(bench, &[], &["dmesg"])?;
+    ensure!(status == 0, "dmesg: exit status {status}");
+    // The times in front of the lines go; the indentation is a part of the results.
+    let log = output
+        .lines()
+        .map(|line| line.split_once("] ").map_or(line, |(_, text)| text))
+        .fold(String::new(), |all, line| all + line + "\n");
+    Ok(SUITES
+        .iter()
+        .flat_map(|suite| tap::parse_suite(suite, &log))
+        .collect())
+}
+
+/// Each allocation fails once.
+pub fn faults(bench: &Bench) -> Result<Vec<Test>> {
+    let program = products::c_selftests(&bench.kernel)?.join("sysgenid_fault_test");
+    guests::tap_of(
+        bench,
+        "faults",
+        &[guests::addition(program, "/fault")],
+        &["/fault"],
+    )
+}
+
+/// Mistakes by the name that `selftests/mistakes` has for them, and how their report begins.
+const MISTAKES: [(&str, &str); 12] = [
+    ("use-after-free", "BUG: KASAN: slab-use-after-free"),
+    ("vmalloc-out-of-bounds", "BUG: KASAN: vmalloc-out-of-bounds"),
+    (
+        "lock-order",
+        "WARNING: possible circular locking dependency",
+    ),
+    ("sleep-in-atomic", "BUG: sleeping function called from"),
+    ("rcu-without-lock", "WARNING: suspicious RCU usage"),
+    ("leak", "unreferenced object"),
+    ("free-active-object", "ODEBUG: free active"),
+    ("shift-out-of-bounds", "UBSAN: shift-out-of-bounds"),
+    ("delete-twice", "list_del corruption"),
+    ("count-from-zero", "refcount_t: addition on 0"),
+    ("warning", "WARNING: "),
+    ("null-pointer", "Oops: "),
+];
+
+/// A report of each kind fails a run, although the command in the guest is content.
+pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
+    let mut tests = Vec::new();
+    for (kind, report) in MISTAKES {
+        let command = format!("insmod /sysgenid_mistakes.ko kind={kind}; exit 0");
+        tests.push(found(bench, kind, &command, report)?);
+    }
+    let overflow = "insmod /sysgenid_overflow.ko; exit 0";
+    tests.push(found(bench, "overflow", overflow, "rust_kernel: panicked")?);
+    Ok(tests)
+}
+
+/// The same for what KCSAN finds.
+pub fn data_race(bench: &Bench) -> Result<Vec<Test>> {
+    let command = "insmod /sysgenid_mistakes.ko kind=data-race; exit 0";
+    Ok(vec![found(
+        bench,
+        "data-race",
+        command,
+        "BUG: KCSAN: data-race in race_on",
+    )?])
+}
+
+/// A test that fails unless the run fails, and the kernel's report of that is shown.
+fn found(bench: &Bench, kind: &str, command: &str, report: &str) -> Result<Test> {
+    let modules = products::selftest_module(&bench.kernel, "mistakes")?;
+    let add = |name: &str| cache::shown(&modules.join(name));
+    lab::says(
+        &format!("found: {kind}"),
+        &[
+            "run",
+            "--kernel",
+            &bench.kernel.name,
+            "--no-module",
+            "--add",
+            &add("sysgenid_mistakes.ko"),
+            "--add",
+            &add("sysgenid_overflow.ko"),
+            "--",
+            "sh",
+            "-c",
+            command,
+        ],
+        FAILED,
+        "",
+        report,
+    )
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The driver as a part of the kernel: it builds there without a warning, and the kernel's own
+//! checks are content with it.
+
+use std::process::Command;
+
+use anyhow::Result;
+use anyhow::ensure;
+
+use super::Bench;
+use crate::kernel;
+use crate::kernel::Variant;
+use crate::step::execute_logged;
+use crate::tap::Test;
+
+/// Each of the kernels is built, with `CLIPPY=1 W=1`.
+pub fn builds(_: &Bench) -> Result<Vec<Test>> {
+    [Variant::Debug, Variant::DebugBuiltin, Variant::Kcsan]
+        .into_iter()
+        .map(|variant| {
+            let log = kernel::build(variant)?.log;
+            Ok(Test::from_result(
+                format!("{variant}: no warnings"),
+                without_warnings(&log),
+            ))
+        })
+        .collect()
+}
+
+/// Fails if the compiler of C or of Rust, or modpost, warns of something in the driver. Other code of
+/// the kernel may have warnings.
+fn without_warnings(log: &str) -> Result<()> {
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("sysgenid"))
+        .filter(|line| line.contains("--> ") || line.to_ascii_lowercase().contains("warning"))
+        .collect();
+    ensure!(warnings.is_empty(), "{}", warnings.join("\n"));
+    ensure!(
+        log.contains("drivers/virt/sysgenid/sysgenid.o"),
+        "the driver was not built"
+    );
+    Ok(())
+}
+
+/// What the kernel's build system offers besides building.
+pub fn kernel_checks(_: &Bench) -> Result<Vec<Test>> {
+    let tree = kernel::in_tree()?;
+    let make = |target: &str| kernel::make(Variant::Debug, target).map(drop);
+    let kernel_doc = || -> Result<()> {
+        let log = execute_logged(
+            Command::new("python3")
+                .arg(tree.join("tools/docs/kernel-doc"))
+                .args(["-none", "-Wall"])
+                .arg(tree.join("include/uapi/linux/sysgenid.h"))
+                .arg(tree.join("include/linux/sysgenid.h")),
+            "kernel-doc",
+        )?;
+        ensure!(log.is_empty(), "{log}");
+        Ok(())
+    };
+    Ok(vec![
+        Test::from_result("make rustfmtcheck", make("rustfmtcheck")),
+        Test::from_result("make rustdoc", make("rustdoc")),
+        Test::from_result("kernel-doc of the headers", kernel_doc()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_of_the_driver_counts() {
+        const BUILT: &str = "  CLIPPY [M] drivers/virt/sysgenid/sysgenid.o\n";
+        assert!(without_warnings(BUILT).is_ok());
+        assert!(without_warnings("").is_err());
+        for (warning, counts) in [
+            (" --> /tree/drivers/virt/sysgenid/device.rs:1:1", true),
+            ("WARNING: modpost: sysgenid: missing MODULE_LICENSE()", true),
+            (" --> /tree/rust/kernel/lib.rs:1:1", false),
+            ("fs/exec.c:1:1: warning: unused", false),
+        ] {
+            assert_eq!(
+                without_warnings(&format!("{BUILT}{warning}\n")).is_err(),
+                counts,
+                "{warning}"
+            );
+        }
+    }
+}

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Kernels that catch mistakes: built here, small, with the driver in their tree.
+//!
+//! The tree is the archive's source with two lines more (one of Kconfig, one of a Makefile). The
+//! driver's files are the checkout's own, mounted where they belong in the tree. The objects of
+//! the whole kernel are kept, and only the driver is built again when it has changed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+use rustix::mount::MountFlags;
+use rustix::mount::UnmountFlags;
+
+use super::Kernel;
+use super::Module;
+use super::archive;
+use super::archive::Offer;
+use crate::cache;
+use crate::step;
+use crate::step::execute;
+use crate::step::execute_logged;
+
+/// Where the driver goes in the tree.
+const DRIVER: &str = "drivers/virt/sysgenid";
+
+/// What else of the checkout goes into the tree.
+const OTHERS: [(&str, &str); 3] = [
+    ("include/linux/sysgenid.h", "include/linux/sysgenid.h"),
+    ("uapi/linux/sysgenid.h", "include/uapi/linux/sysgenid.h"),
+    ("selftests", "tools/testing/selftests/sysgenid"),
+];
+
+/// How it is built: with the compiler that Rust and KASAN agree on, and with Clippy in place of the
+/// Rust compiler.
+const FLAGS: [&str; 2] = ["LLVM=1", "CLIPPY=1"];
+
+/// One of the kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// KASAN, lockdep and the rest, the driver a module.
+    Debug,
+    /// The same, the driver built in.
+    DebugBuiltin,
+    /// KCSAN, the driver a module.
+    Kcsan,
+}
+
+impl Variant {
+    /// The one that --kernel calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Debug, Self::DebugBuiltin, Self::Kcsan]
+            .into_iter()
+            .find(|variant| variant.name() == name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::DebugBuiltin => "debug-builtin",
+            Self::Kcsan => "kcsan",
+        }
+    }
+
+    /// The fragments of its configuration, in lab/kernels.
+    fn fragments(self) -> [&'static str; 3] {
+        match self {
+            Self::Debug => ["guest", "debug", "module"],
+            Self::DebugBuiltin => ["guest", "debug", "builtin"],
+            Self::Kcsan => ["guest", "kcsan", "module"],
+        }
+    }
+
+    /// The one whose objects are nearly the same, so that they can be taken to begin with.
+    fn relative(self) -> Option<Self> {
+        match self {
+            Self::DebugBuiltin => Some(Self::Debug),
+            Self::Debug | Self::Kcsan => None,
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A kernel that was built, and what make said when it built the driver.
+pub struct Build {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// The output of make.
+    pub log: String,
+}
+
+/// Returns that kernel, built as far as the cache has it not.
+pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
+    let name = variant.name();
+    let tree = in_tree(offer)?;
+    let configuration = configuration(variant)?;
+    let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
+    let parts = [&offer.version, &root, &configuration, &FLAGS.concat()];
+    let key = cache::key(&parts.map(String::as_str));
+    let directory = cache::directory(&format!("debug/{name}-{key}"))?;
+    let driver = driver_key()?;
+
+    let products = cache::made(&format!("debug/{name}-{key}/{driver}"), |products| {
+        // Taken here, for what it is made from needs it as well.
+        let begin_with = match variant.relative() {
+            Some(relative) if !is_whole(&directory) => Some(get(offer, relative)?.kernel.tree),
+            _ => None,
+        };
+        let what = if is_whole(&directory) || begin_with.is_some() {
+            format!("building the driver in the kernel “{name}”")
+        } else {
+            format!("building the kernel “{name}” (about ten minutes on two processors)")
+        };
+        step::step(&what, || {
+            let objects = Objects::new(&directory, begin_with.as_deref())?;
+            objects.build(&tree, &configuration, products)
+        })
+    })?;
+
+    let module = if products.join("sysgenid.ko").exists() {
+        Module::InTree(products.clone())
+    } else {
+        Module::BuiltIn
+    };
+    let objects = directory.join("objects");
+    Ok(Build {
+        log: fs::read_to_string(products.join("log"))?,
+        kernel: Kernel {
+            name: name.into(),
+            release: fs::read_to_string(objects.join("include/config/kernel.release"))?
+                .trim()
+                .to_owned(),
+            source: archive::source(offer)?,
+            tree: objects,
+            image: products.join("bzImage"),
+            module,
+        },
+    })
+}
+
+/// Has make make `target` in that kernel, which is built before; returns what it says.
+pub fn make(offer: &Offer, variant: Variant, target: &str) -> Result<String> {
+    let built = get(offer, variant)?.kernel.tree;
+    let directory = built.parent().context("the objects lie in a directory")?;
+    let objects = Objects::new(directory, None)?;
+    execute_logged(objects.make(&in_tree(offer)?).arg(target), target)
+}
+
+/// The configuration that is wanted: what allnoconfig starts from.
+fn configuration(variant: Variant) -> Result<String> {
+    let mut wanted = String::new();
+    for name in variant.fragments() {
+        let path = Path::new(cache::SOURCE).join(format!("lab/kernels/{name}.config"));
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", cache::shown(&path)))?;
+        for line in text.lines() {
+            // A line that turns an option off looks like a comment, and is none.
+            let line = if line.ends_with(" is not set") {
+                line
+            } else {
+                line.split('#').next().unwrap_or_default().trim_end()
+            };
+            if !line.is_empty() {
+                wanted.push_str(line);
+                wanted.push('\n');
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Compares a configuration with what was wanted: an option that cannot be had is dropped silently.
+fn all_taken(wanted: &str, configuration: &str) -> Result<()> {
+    let missing: Vec<_> = wanted
+        .lines()
+        .filter(|line| {
+            let off = line
+                .strip_prefix("# ")
+                .and_then(|line| line.strip_suffix(" is not set"));
+            match off {
+                Some(option) => configuration
+                    .lines()
+                    .any(|line| line.starts_with(&format!("{option}="))),
+                None => !configuration.lines().any(|taken| taken == *line),
+            }
+        })
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "the kernel's configuration does not take these lines of lab/kernels: {}",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+/// The driver's files in the checkout, by the names that they have there.
+fn driver_files() -> Result<Vec<PathBuf>> {
+    let mut files = vec![PathBuf::from("Kbuild"), PathBuf::from("Kconfig")];
+    for directory in ["", "abstractions"] {
+        for entry in fs::read_dir(Path::new(cache::SOURCE).join(directory))? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new("rs")) {
+                files.push(path.strip_prefix(cache::SOURCE)?.to_owned());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What tells one state of the driver from another one. Not times: those differ between checkouts.
+fn driver_key() -> Result<String> {
+    let mut parts = Vec::new();
+    for file in driver_files()? {
+        parts.push(file.display().to_string());
+        parts.push(fs::read_to_string(Path::new(cache::SOURCE).join(&file))?);
+    }
+    let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+    Ok(cache::key(&parts))
+}
+
+/// The source with the driver in it: links to the files of the pristine one, and places at which
+/// the checkout's files are mounted, for as long as this sandbox lives.
+pub fn in_tree(offer: &Offer) -> Result<PathBuf> {
+    static MOUNTED: Mutex<bool> = Mutex::new(false);
+    let source = archive::source(offer)?;
+    let made = cache::made(&format!("in-tree/{}", offer.version), |directory| {
+        let tree = directory.join("tree");
+        execute(
+            Command::new("cp").arg("-al").arg(&source).arg(&tree),
+            "in-tree",
+        )?;
+        for (file, line) in [
+            ("Kconfig", "source \"drivers/virt/sysgenid/Kconfig\"\n"),
+            ("Makefile", "obj-$(CONFIG_SYSGENID)\t\t+= sysgenid/\n"),
+        ] {
+            let path = tree.join("drivers/virt").join(file);
+            let text = fs::read_to_string(&path)?;
+            let text = match text.rfind("\nendif") {
+                Some(end) if file == "Kconfig" => {
+                    format!("{}\n{line}{}", &text[..end], &text[end..])
+                }
+                _ => text + line,
+            };
+            // A new file: the old one is the pristine source's as well.
+            fs::remove_file(&path)?;
+            fs::write(&path, text)?;
+        }
+        fs::create_dir(tree.join(DRIVER))?;
+        for (from, to) in OTHERS {
+            if Path::new(cache::SOURCE).join(from).is_dir() {
+                fs::create_dir(tree.join(to))?;
+            } else {
+                File::create_new(tree.join(to))?;
+            }
+        }
+        Ok(())
+    })?;
+    let tree = made.join("tree");
+
+    let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*mounted {
+        mount_checkout(&tree)?;
+        *mounted = true;
+    }
+    Ok(tree)
+}
+
+fn mount_checkout(tree: &Path) -> Result<()> {
+    let bind = |from: &Path, to: &Path| {
+        let from = Path::new(cache::SOURCE).join(from);
+        rustix::mount::mount_bind(&from, to)
+            .with_context(|| format!("cannot mount {} in the tree", cache::shown(&from)))
+    };
+    let driver = tree.join(DRIVER);
+    rustix::mount::mount(
+        "driver",
+        &driver,
+        "tmpfs",
+        MountFlags::empty(),
+        c"mode=0755",
+    )
+    .context("cannot mount the driver in the tree")?;
+    for file in driver_files()? {
+        let to = driver.join(&file);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        File::create_new(&to)?;
+        bind(&file, &to)?;
+    }
+    for (from, to) in OTHERS {
+        bind(Path::new(from), &tree.join(to))?;
+    }
+    Ok(())
+}
+
+/// Whether the objects there are of a whole kernel, and nothing was interrupted.
+fn is_whole(directory: &Path) -> bool {
+    directory.join("whole").exists()
+}
+
+/// The objects of a kernel, in the place where they are built.
+///
+/// Make compares the commands that it would run with those that it ran, and the place is a part of
+/// them. So it is the same one for all kernels, and objects can be copied.
+struct Objects {
+    directory: PathBuf,
+    place: PathBuf,
+    _one_at_a_time: cache::Lock,
+}
+
+impl Objects {
+    fn new(directory: &Path, begin_with: Option<&Path>) -> Result<Self> {
+        let one_at_a_time = cache::lock("debug-objects")?;
+        let objects = directory.join("objects");
+        if !is_whole(directory) {
+            if objects.exists() {
+                fs::remove_dir_all(&objects)?;
+            }
+            match begin_with {
+                Some(other) => execute(
+                    Command::new("cp").arg("-a").arg(other).arg(&objects),
+                    "objects",
+                )?,
+                None => fs::create_dir(&objects)?,
+            }
+        }
+        let place = cache::directory("debug/objects")?;
+        rustix::mount::mount_bind(&objects, &place).context("cannot mount the objects")?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            place,
+            _one_at_a_time: one_at_a_time,
+        })
+    }
+
+    fn make(&self, tree: &Path) -> Command {
+        let jobs = thread::available_parallelism().map_or(1, usize::from);
+        let mut make = Command::new("make");
+        make.arg("-C")
+            .arg(tree)
+            .arg(format!("O={}", self.place.display()))
+            .arg(format!("-j{jobs}"))
+            .args(FLAGS);
+        make
+    }
+
+    /// Builds the kernel, and puts what came of it into `products`.
+    fn build(&self, tree: &Path, configuration: &str, products: &Path) -> Result<()> {
+        // Whoever is killed from here on leaves objects that cannot be relied on.
+        let whole = self.directory.join("whole");
+        let was_whole = fs::remove_file(&whole).is_ok();
+        let driver = self.place.join(DRIVER);
+        if driver.exists() {
+            fs::remove_dir_all(&driver)?;
+        }
+        let wanted = products.join("config");
+        fs::write(&wanted, configuration)?;
+        execute(
+            self.make(tree)
+                .arg(format!("KCONFIG_ALLCONFIG={}", wanted.display()))
+                .arg("allnoconfig"),
+            "kernel-config",
+        )?;
+        let taken = fs::read_to_string(self.place.join(".config"))?;
+        let made = all_taken(configuration, &taken).and_then(|()| {
+            // All warnings, for the driver only: for the whole kernel they would take minutes.
+            let mut driver = self.make(tree);
+            driver.arg("W=1").arg(format!("{DRIVER}/"));
+            let log = execute_logged(&mut driver, "driver-build")?;
+            let mut kernel = self.make(tree);
+            kernel.args(["bzImage", "modules"]);
+            Ok(log + &execute_logged(&mut kernel, "kernel-build")?)
+        });
+        if made.is_ok() || was_whole {
+            // Make itself has failed, and has removed what it had not finished.
+            File::create(&whole)?.sync_all()?;
+        }
+        fs::write(products.join("log"), made?)?;
+
+        for (file, always) in [
+            ("arch/x86/boot/bzImage", true),
+            ("drivers/virt/sysgenid/sysgenid.ko", false),
+            ("drivers/virt/vmgenid.ko", false),
+        ] {
+            let from = self.place.join(file);
+            let name = Path::new(file).file_name().unwrap_or_default();
+            if always || from.exists() {
+                fs::copy(&from, products.join(name))
+                    .with_context(|| format!("the build made no {file}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        // If this fails then the next one is mounted above it, and all of them go with the sandbox.
+        rustix::mount::unmount(&self.place, UnmountFlags::empty()).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_is_not_taken_is_named() {
+        let wanted = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=\"-x\"\n";
+        assert!(all_taken(wanted, "CONFIG_A=y\nCONFIG_C=\"-x\"\n").is_ok());
+        for (taken, named) in [
+            ("CONFIG_A=m\nCONFIG_C=\"-x\"\n", "CONFIG_A=y"),
+            ("CONFIG_A=y\nCONFIG_B=m\nCONFIG_C=\"-x\"\n", "CONFIG_B"),
+            ("CONFIG_A=y\n", "CONFIG_C"),
+        ] {
+            let error = all_taken(wanted, taken).expect_err("it differs");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn variants_have_their_names() {
+        assert_eq!(Variant::named("kcsan"), Some(Variant::Kcsan));
+        assert_eq!(Variant::named("stock"), None);
+    }
+}
