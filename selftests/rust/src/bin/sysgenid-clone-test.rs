@@ -11,6 +11,9 @@
 //! same VM generation ID, and nothing may happen. No program can see such a resume, so this one
 //! looks on for some seconds of the guest's own time.
 //!
+//! `--source=NAME` says what the driver is to call the source of the change, where that is not
+//! `vmfork`.
+//!
 //! Besides TAP it prints, for the host to compare between clones:
 //!
 //! - `# generation N`: the generation after the resume;
@@ -92,6 +95,8 @@ struct Look {
 struct Scene {
     /// The generation before the snapshot.
     before: u32,
+    /// What is expected to cause the change.
+    source: String,
     page: Arc<Page>,
     /// Tracked, and outdated since before the snapshot: it holds the overseer up.
     held: Watcher,
@@ -110,7 +115,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn set() -> Result<Self> {
+    fn set(source: String) -> Result<Self> {
         // A change of our own comes first, so that the source has to change as well.
         let held = Watcher::open()?;
         held.set_tracking(true)?;
@@ -152,6 +157,7 @@ impl Scene {
         check!(wait_for(LIMIT, asleep));
         Ok(Self {
             before,
+            source,
             page,
             held,
             polled,
@@ -215,8 +221,8 @@ const CHANGED: &[Test<AssertUnwindSafe<Scene>>] = &[
         }
         Ok(())
     }),
-    ("source_is_vmfork", |scene| {
-        check_eq!(scene.held.fdinfo()?.source, "vmfork");
+    ("source_is_the_expected_one", |scene| {
+        check_eq!(scene.held.fdinfo()?.source, scene.source);
         Ok(())
     }),
     ("old_generation_is_refused", |scene| {
@@ -295,35 +301,54 @@ const UNCHANGED: &[Test<AssertUnwindSafe<Scene>>] = &[
     }),
 ];
 
-/// How long to look on for the negative control, or that a change is expected.
-fn arguments() -> std::result::Result<Option<Duration>, String> {
-    let mut args = env::args().skip(1);
-    let seconds = match args.next().as_deref() {
-        None => return Ok(None),
-        Some("--expect-unchanged") => args.next().unwrap_or_else(|| "3".to_owned()),
-        Some(arg) => match arg.strip_prefix("--expect-unchanged=") {
-            Some(seconds) => seconds.to_owned(),
-            None => return Err(format!("unknown argument: {arg}")),
-        },
+/// What the command line asks for.
+struct Arguments {
+    /// How long to look on for the negative control; without it, a change is expected.
+    unchanged_for: Option<Duration>,
+    /// What causes the change.
+    source: String,
+}
+
+const USAGE: &str = "\
+Usage: sysgenid-clone-test [--source=NAME] [--expect-unchanged[=SECONDS]]";
+
+fn arguments() -> std::result::Result<Arguments, String> {
+    let mut arguments = Arguments {
+        unchanged_for: None,
+        source: "vmfork".to_owned(),
     };
-    if let Some(arg) = args.next() {
-        return Err(format!("unknown argument: {arg}"));
+    for arg in env::args().skip(1) {
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (arg.as_str(), None),
+        };
+        match (name, value) {
+            ("--source", Some(source)) => arguments.source = source.to_owned(),
+            ("--expect-unchanged", seconds) => {
+                let seconds = seconds.unwrap_or("3");
+                let seconds = seconds
+                    .parse()
+                    .map_err(|_| format!("not a number of seconds: {seconds}"))?;
+                arguments.unchanged_for = Some(Duration::from_secs(seconds));
+            }
+            _ => return Err(format!("unknown argument: {arg}")),
+        }
     }
-    match seconds.parse() {
-        Ok(seconds) => Ok(Some(Duration::from_secs(seconds))),
-        Err(_) => Err(format!("not a number of seconds: {seconds}")),
-    }
+    Ok(arguments)
 }
 
 fn main() -> ExitCode {
-    let unchanged_for = match arguments() {
+    let Arguments {
+        unchanged_for,
+        source,
+    } = match arguments() {
         Ok(arguments) => arguments,
         Err(why) => {
-            eprintln!("{why}\nUsage: sysgenid-clone-test [--expect-unchanged[=SECONDS]]");
+            eprintln!("{why}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    let scene = match Scene::set() {
+    let scene = match Scene::set(source) {
         Ok(scene) => AssertUnwindSafe(scene),
         Err(Outcome::Fail(why) | Outcome::Skip(why)) => {
             println!("Bail out! cannot watch /dev/sysgenid: {why}");
