@@ -19,33 +19,9 @@ fi
 DRIVER=$1
 BUMP=$2
 HOLDER=${3:-}
-NODE=/dev/sysgenid
 PARAMETER=/sys/module/sysgenid_bump/parameters/bump
-SKIP=4
 
-# Says why a test fails, and fails.
-fail()
-{
-	echo "# $*"
-	return 1
-}
-
-is_loaded()
-{
-	[ -d /sys/module/"$1" ]
-}
-
-load()
-{
-	insmod "$DRIVER" || fail "the module cannot be loaded"
-}
-
-unload()
-{
-	rmmod sysgenid || { fail "the module cannot be unloaded"; return; }
-	if is_loaded sysgenid; then fail "it is still there"; return; fi
-	[ ! -e $NODE ] || fail "$NODE is still there"
-}
+. "$(dirname "$0")/module.sh"
 
 # The module is in use by what the argument says, and only by that.
 check_not_unloaded()
@@ -55,19 +31,6 @@ check_not_unloaded()
 		return
 	fi
 	[ -c $NODE ] || fail "$NODE is gone, though the module was not unloaded"
-}
-
-# Prints what a watcher that is opened now sees: one line "generation source".
-look()
-{
-	sed -n 's/^sysgenid-generation:\t//p; s/^sysgenid-source:\t//p' \
-		/proc/self/fdinfo/0 <$NODE | tr '\n' ' ' | sed 's/ $//'
-}
-
-check_look()
-{
-	seen=$(look)
-	[ "$seen" = "$1" ] || fail "generation and source are \"$seen\", expected \"$1\""
 }
 
 check_fresh()
@@ -195,25 +158,8 @@ TESTS="fresh_driver_stands_at_0 five_changes_by_another_module changes_are_logge
 	another_module_needs_this_one load_again twenty_rounds"
 
 # shellcheck disable=SC2086 # words
-set -- $TESTS
+run_tests $TESTS
+status=$?
 
-echo "TAP version 13"
-echo "1..$#"
-
-number=0
-failed=0
-for name; do
-	number=$((number + 1))
-	$name
-	case $? in
-	0)	echo "ok $number $name" ;;
-	"$SKIP")	echo "ok $number $name # SKIP" ;;
-	*)	echo "not ok $number $name"
-		failed=$((failed + 1)) ;;
-	esac
-done
-
-is_loaded sysgenid || insmod "$DRIVER"
-
-echo "# $failed of $# failed"
-[ $failed -eq 0 ]
+is_loaded sysgenid || load
+[ $status -eq 0 ]
