@@ -142,6 +142,8 @@ const CHECK_DEBUG: Lane = Lane {
         Check::debug(Variant::Debug, "mistakes are found", debug::mistakes),
         Check::debug(Variant::Kcsan, "mistakes are found", debug::data_race),
         Check::debug(Variant::Debug, "memory runs short", debug::faults),
+        Check::debug(Variant::Debug, "the VMGenID device", debug::vmgenid),
+        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
         Check::debug(Variant::DebugBuiltin, "unit tests", debug::unit_tests),
         Check::debug(Variant::Debug, "resumed with the same ID", guests::same_id),
         Check::debug(

@@ -3,6 +3,7 @@
 //! What only a kernel that catches mistakes can show.
 
 use anyhow::Result;
+use anyhow::bail;
 use anyhow::ensure;
 
 use super::Bench;
@@ -10,6 +11,7 @@ use super::guests;
 use super::lab;
 use crate::cache;
 use crate::guest::FAILED;
+use crate::kernel::Module;
 use crate::products;
 use crate::tap;
 use crate::tap::Test;
@@ -39,6 +41,29 @@ pub fn faults(bench: &Bench) -> Result<Vec<Test>> {
         &[guests::addition(program, "/fault")],
         &["/fault"],
     )
+}
+
+/// What the driver hears of the `VMGenID` device, from a module that plays the hypervisor.
+pub fn vmgenid(bench: &Bench) -> Result<Vec<Test>> {
+    let hypervisor = guests::selftest_module(bench, "hypervisor", "sysgenid_hypervisor.ko")?;
+    let mut additions = vec![
+        guests::script("vmgenid_test.sh"),
+        guests::script("module.sh"),
+        guests::script("vmgenid.sh"),
+        guests::addition(hypervisor, "/sysgenid_hypervisor.ko"),
+    ];
+    let mut command = vec!["/vmgenid_test.sh"];
+    match &bench.kernel.module {
+        Module::InTree(modules) => {
+            for name in ["sysgenid.ko", "vmgenid.ko"] {
+                additions.push(guests::addition(modules.join(name), &format!("/{name}")));
+            }
+            command.extend(["/sysgenid.ko", "/sysgenid_hypervisor.ko", "/vmgenid.ko"]);
+        }
+        Module::BuiltIn => command.extend(["--built-in", "/sysgenid_hypervisor.ko"]),
+        Module::External => bail!("the stock kernel's own driver holds the device"),
+    }
+    guests::tap_of(bench, "vmgenid", &additions, &command)
 }
 
 /// Mistakes by the name that `selftests/mistakes` has for them, and how their report begins.

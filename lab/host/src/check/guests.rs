@@ -36,12 +36,18 @@ pub fn addition(from: PathBuf, guest: &str) -> Addition {
     }
 }
 
+/// A shell script of the selftests. Those that others read go beside them.
+pub fn script(name: &str) -> Addition {
+    addition(source("selftests").join(name), &format!("/{name}"))
+}
+
 /// The module, of a kernel that has not built it in.
-fn module(bench: &Bench) -> Result<PathBuf> {
+pub fn module(bench: &Bench) -> Result<PathBuf> {
     products::module(&bench.kernel)?.context("the driver is built in")
 }
 
-fn selftest_module(bench: &Bench, name: &str, file: &str) -> Result<PathBuf> {
+/// A module of the selftests.
+pub fn selftest_module(bench: &Bench, name: &str, file: &str) -> Result<PathBuf> {
     Ok(products::selftest_module(&bench.kernel, name)?.join(file))
 }
 
@@ -138,7 +144,8 @@ fn no_report(name: &str, status: u8) -> Test {
 /// The module is loaded and unloaded, and another module changes the generation.
 pub fn module_test(bench: &Bench) -> Result<Vec<Test>> {
     let additions = [
-        addition(source("selftests/module_test.sh"), "/module_test.sh"),
+        script("module_test.sh"),
+        script("module.sh"),
         addition(module(bench)?, "/sysgenid.ko"),
         addition(
             selftest_module(bench, "bump", "sysgenid_bump.ko")?,

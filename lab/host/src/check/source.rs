@@ -80,7 +80,12 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
             })
         })
         .collect();
-    let result = execute(Command::new("shellcheck").args(scripts), "shellcheck");
+    let mut shellcheck = Command::new("shellcheck");
+    // A file that a script reads lies beside it, and belongs to it.
+    shellcheck
+        .args(["--external-sources", "--source-path=SCRIPTDIR"])
+        .args(scripts);
+    let result = execute(&mut shellcheck, "shellcheck");
     tests.push(Test::from_result("shellcheck", result));
 
     // What would go into a kernel tree. The demo is C11 for user space.
