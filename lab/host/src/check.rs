@@ -128,29 +128,29 @@ const CHECK_DEBUG: Lane = Lane {
     ],
     in_guests: &[
         Check::debug(Variant::Debug, "selftests", guests::selftests),
-        Check::debug(Variant::Kcsan, "selftests", guests::selftests),
-        Check::debug(Variant::DebugBuiltin, "selftests", guests::selftests),
+        Check::debug(Variant::Debug, "mistakes are found", debug::mistakes),
+        Check::debug(Variant::Debug, "the VMGenID device", debug::vmgenid),
+        Check::debug(Variant::Debug, "memory runs short", debug::faults),
         Check::debug(Variant::Debug, "the ordering promise", guests::ordering),
+        Check::debug(Variant::DebugBuiltin, "selftests", guests::selftests),
+        Check::debug(Variant::Kcsan, "selftests", guests::selftests),
         Check::debug(Variant::Debug, "clones", guests::clones),
         Check::debug(Variant::DebugBuiltin, "clones", guests::clones),
         Check::debug(Variant::Kcsan, "clones", guests::clones),
+        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
         Check::debug(
             Variant::Debug,
             "loading, unloading, and other kernel code",
             guests::module_test,
         ),
-        Check::debug(Variant::Debug, "mistakes are found", debug::mistakes),
-        Check::debug(Variant::Kcsan, "mistakes are found", debug::data_race),
-        Check::debug(Variant::Debug, "memory runs short", debug::faults),
-        Check::debug(Variant::Debug, "the VMGenID device", debug::vmgenid),
-        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
-        Check::debug(Variant::DebugBuiltin, "unit tests", debug::unit_tests),
         Check::debug(Variant::Debug, "resumed with the same ID", guests::same_id),
         Check::debug(
             Variant::DebugBuiltin,
             "resumed with the same ID",
             guests::same_id,
         ),
+        Check::debug(Variant::DebugBuiltin, "unit tests", debug::unit_tests),
+        Check::debug(Variant::Kcsan, "mistakes are found", debug::data_race),
     ],
 };
 
@@ -185,8 +185,14 @@ pub fn check_debug(summary: &Path, strict: bool) -> Result<u8> {
 /// Runs all checks of a lane, writes the summary to `summary`, and returns what the lab exits with.
 /// With `strict`, a test that was skipped counts against it.
 fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
-    // Without this one there is nothing to check, and its steps are worth watching.
-    kernel::get(Choice::Stock)?;
+    // Without these there is nothing to check, and their steps are worth watching.
+    let mut kernels: Vec<Choice> = Vec::new();
+    for check in lane.on_the_host.iter().chain(lane.in_guests) {
+        if !kernels.contains(&check.kernel) {
+            kernel::get(check.kernel)?;
+            kernels.push(check.kernel);
+        }
+    }
     step::be_quiet();
     let mut checks: Vec<Report> = lane.on_the_host.iter().map(perform).collect();
     checks.extend(in_parallel(lane.in_guests));

@@ -16,6 +16,8 @@ use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
 
+use crate::cache;
+
 pub use self::archive::Series;
 pub use self::debug::Build;
 pub use self::debug::Variant;
@@ -91,13 +93,21 @@ impl Kernel {
         !matches!(self.module, Module::External)
     }
 
-    /// A `make` that builds with the compiler of this kernel.
+    /// A `make` in the object tree, with the compiler that this kernel was built with.
     pub fn make(&self) -> Command {
         let mut make = Command::new("make");
+        make.arg("-C").arg(&self.tree);
         if self.is_debug() {
-            make.arg("LLVM=1");
+            make.arg("LLVM=1")
+                // It was built elsewhere, and remembers that.
+                .arg(format!("KBUILD_OUTPUT={}", self.tree.display()));
         }
         make
+    }
+
+    /// Keeps the object tree as it is, for as long as the result lives.
+    pub fn hold(&self) -> Result<Option<cache::Lock>> {
+        self.is_debug().then(debug::hold).transpose()
     }
 }
 
@@ -106,7 +116,7 @@ pub fn get(choice: Choice) -> Result<Kernel> {
     let offers = archive::offers(false)?;
     let newest = || archive::newest_with_rust(&offers);
     match choice {
-        Choice::Stock => stock::get(newest()?),
+        Choice::Stock => stock::get(newest()?, choice),
         Choice::Debug(variant) => debug::get(newest()?, variant).map(|build| build.kernel),
         Choice::Series(series) => {
             let offer = offers
@@ -124,7 +134,7 @@ pub fn get(choice: Choice) -> Result<Kernel> {
                     "kernel {series} is built without CONFIG_RUST: modules in Rust cannot be loaded into it"
                 );
             }
-            stock::get(offer)
+            stock::get(offer, choice)
         }
     }
 }

@@ -36,29 +36,25 @@ fn external_module(kernel: &Kernel) -> Result<PathBuf> {
 
 /// The directory with a module that the selftests have in the directory `name`.
 pub fn selftest_module(kernel: &Kernel, name: &str) -> Result<PathBuf> {
-    module(kernel)?;
+    let _whole = kernel.hold()?;
     let key = format!("{name}-{}", kernel.name);
     let _lock = cache::lock(&key)?;
     let output = cache::build_directory(&key)?;
-    let symbols = match kernel.module {
-        Module::External => cache::build_directory(&module_name(kernel))?,
-        Module::InTree(_) | Module::BuiltIn => kernel.tree.clone(),
-    };
-    execute(
-        kernel
-            .make()
-            .arg("-C")
-            .arg(&kernel.tree)
-            .arg(format!("M={}/selftests/{name}", cache::SOURCE))
-            .arg(format!("MO={}", output.display()))
-            .arg(format!(
-                "KBUILD_EXTRA_SYMBOLS={}/Module.symvers",
-                symbols.display()
-            ))
-            .arg("modules"),
-        name,
-    )
-    .with_context(|| format!("cannot build the selftests' module {name}"))?;
+    let mut make = kernel.make();
+    make.arg(format!("M={}/selftests/{name}", cache::SOURCE))
+        .arg(format!("MO={}", output.display()))
+        .arg("modules");
+    if let Module::External = kernel.module {
+        external_module(kernel)?;
+        let symbols = cache::build_directory(&module_name(kernel))?;
+        // A kernel with the driver in its tree has its symbols in its own table.
+        make.arg(format!(
+            "KBUILD_EXTRA_SYMBOLS={}/Module.symvers",
+            symbols.display()
+        ));
+    }
+    execute(&mut make, name)
+        .with_context(|| format!("cannot build the selftests' module {name}"))?;
     Ok(output)
 }
 

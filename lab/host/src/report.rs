@@ -29,7 +29,8 @@ const BEGINNINGS: [&str; 18] = [
 ];
 
 /// What only a report says, wherever it says it.
-const SIGNS: [&str; 4] = [
+const SIGNS: [&str; 5] = [
+    "something is seriously wrong",
     "BUG: soft lockup",
     "detected hard LOCKUP",
     "INFO: rcu_",
@@ -122,6 +123,7 @@ mod tests {
             "rcu: INFO: rcu_preempt self-detected stall on CPU",
             "Oops: general protection fault, 0000 [#1] SMP",
             "sysfs: cannot create duplicate filename '/x'",
+            "kobject (1): tried to init an initialized object, something is seriously wrong.",
         ] {
             assert!(found(line), "{line}");
         }

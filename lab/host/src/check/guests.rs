@@ -109,7 +109,8 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
 pub fn said(bench: &Bench, additions: &[Addition], command: &[&str]) -> Result<(u8, String)> {
     let options = GuestOptions {
         smp: 2,
-        limit: 900,
+        // A kernel that catches mistakes is slow, and has more to do.
+        limit: if bench.kernel.is_debug() { 900 } else { 300 },
         ..GuestOptions::plain()
     };
     let setup = setup(bench, &options, additions, command)?;

@@ -43,6 +43,12 @@ const OTHERS: [(&str, &str); 3] = [
     ("selftests", "tools/testing/selftests/sysgenid"),
 ];
 
+/// The lines that make the driver a part of the tree, in files of drivers/virt.
+const EDITS: [(&str, &str); 2] = [
+    ("Kconfig", "source \"drivers/virt/sysgenid/Kconfig\"\n"),
+    ("Makefile", "obj-$(CONFIG_SYSGENID)\t\t+= sysgenid/\n"),
+];
+
 /// How it is built: with the compiler that Rust and KASAN agree on, and with Clippy in place of the
 /// Rust compiler.
 const FLAGS: [&str; 2] = ["LLVM=1", "CLIPPY=1"];
@@ -227,8 +233,11 @@ fn driver_files() -> Result<Vec<PathBuf>> {
 
 /// What tells one state of the driver from another one. Not times: those differ between checkouts.
 fn driver_key() -> Result<String> {
+    let headers = OTHERS.iter().map(|(from, _)| PathBuf::from(from));
+    let mut files = driver_files()?;
+    files.extend(headers.filter(|path| path.extension() == Some(OsStr::new("h"))));
     let mut parts = Vec::new();
-    for file in driver_files()? {
+    for file in files {
         parts.push(file.display().to_string());
         parts.push(fs::read_to_string(Path::new(cache::SOURCE).join(&file))?);
     }
@@ -239,18 +248,20 @@ fn driver_key() -> Result<String> {
 /// The source with the driver in it: links to the files of the pristine one, and places at which
 /// the checkout's files are mounted, for as long as this sandbox lives.
 pub fn in_tree(offer: &Offer) -> Result<PathBuf> {
-    static MOUNTED: Mutex<bool> = Mutex::new(false);
+    static MOUNTING: Mutex<()> = Mutex::new(());
     let source = archive::source(offer)?;
-    let made = cache::made(&format!("in-tree/{}", offer.version), |directory| {
+    let recipe = EDITS
+        .iter()
+        .chain(&OTHERS)
+        .flat_map(|(one, other)| [*one, *other]);
+    let key = cache::key(&recipe.collect::<Vec<_>>());
+    let made = cache::made(&format!("in-tree/{}-{key}", offer.version), |directory| {
         let tree = directory.join("tree");
         execute(
             Command::new("cp").arg("-al").arg(&source).arg(&tree),
             "in-tree",
         )?;
-        for (file, line) in [
-            ("Kconfig", "source \"drivers/virt/sysgenid/Kconfig\"\n"),
-            ("Makefile", "obj-$(CONFIG_SYSGENID)\t\t+= sysgenid/\n"),
-        ] {
+        for (file, line) in EDITS {
             let path = tree.join("drivers/virt").join(file);
             let text = fs::read_to_string(&path)?;
             let text = match text.rfind("\nendif") {
@@ -275,10 +286,10 @@ pub fn in_tree(offer: &Offer) -> Result<PathBuf> {
     })?;
     let tree = made.join("tree");
 
-    let mut mounted = MOUNTED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !*mounted {
+    let _one_at_a_time = MOUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    // A lab that this one starts finds them mounted.
+    if !tree.join(DRIVER).join("Kbuild").exists() {
         mount_checkout(&tree)?;
-        *mounted = true;
     }
     Ok(tree)
 }
@@ -312,6 +323,14 @@ fn mount_checkout(tree: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Keeps the objects of all kernels as they are, for as long as the result lives.
+pub fn hold() -> Result<cache::Lock> {
+    cache::lock(LOCK)
+}
+
+/// The lock that whoever changes the objects of a kernel holds.
+const LOCK: &str = "debug-objects";
+
 /// Whether the objects there are of a whole kernel, and nothing was interrupted.
 fn is_whole(directory: &Path) -> bool {
     directory.join("whole").exists()
@@ -329,7 +348,7 @@ struct Objects {
 
 impl Objects {
     fn new(directory: &Path, begin_with: Option<&Path>) -> Result<Self> {
-        let one_at_a_time = cache::lock("debug-objects")?;
+        let one_at_a_time = hold()?;
         let objects = directory.join("objects");
         if !is_whole(directory) {
             if objects.exists() {
@@ -365,13 +384,7 @@ impl Objects {
 
     /// Builds the kernel, and puts what came of it into `products`.
     fn build(&self, tree: &Path, configuration: &str, products: &Path) -> Result<()> {
-        // Whoever is killed from here on leaves objects that cannot be relied on.
-        let whole = self.directory.join("whole");
-        let was_whole = fs::remove_file(&whole).is_ok();
-        let driver = self.place.join(DRIVER);
-        if driver.exists() {
-            fs::remove_dir_all(&driver)?;
-        }
+        self.remove_what_depends_on_the_driver()?;
         let wanted = products.join("config");
         fs::write(&wanted, configuration)?;
         execute(
@@ -381,20 +394,16 @@ impl Objects {
             "kernel-config",
         )?;
         let taken = fs::read_to_string(self.place.join(".config"))?;
-        let made = all_taken(configuration, &taken).and_then(|()| {
-            // All warnings, for the driver only: for the whole kernel they would take minutes.
-            let mut driver = self.make(tree);
-            driver.arg("W=1").arg(format!("{DRIVER}/"));
-            let log = execute_logged(&mut driver, "driver-build")?;
-            let mut kernel = self.make(tree);
-            kernel.args(["bzImage", "modules"]);
-            Ok(log + &execute_logged(&mut kernel, "kernel-build")?)
-        });
-        if made.is_ok() || was_whole {
-            // Make itself has failed, and has removed what it had not finished.
-            File::create(&whole)?.sync_all()?;
-        }
-        fs::write(products.join("log"), made?)?;
+        all_taken(configuration, &taken)?;
+        // All warnings, for the driver only: for the whole kernel they would take minutes.
+        let mut driver = self.make(tree);
+        driver.arg("W=1").arg(format!("{DRIVER}/"));
+        let mut log = execute_logged(&mut driver, "driver-build")?;
+        let mut kernel = self.make(tree);
+        kernel.args(["bzImage", "modules"]);
+        log += &execute_logged(&mut kernel, "kernel-build")?;
+        fs::write(products.join("log"), log)?;
+        File::create(self.directory.join("whole"))?.sync_all()?;
 
         for (file, always) in [
             ("arch/x86/boot/bzImage", true),
@@ -406,6 +415,34 @@ impl Objects {
             if always || from.exists() {
                 fs::copy(&from, products.join(name))
                     .with_context(|| format!("the build made no {file}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the objects of the driver, and what is linked from them. Times do not tell whether
+    /// they are old, and whoever was killed has left some of them unfinished.
+    fn remove_what_depends_on_the_driver(&self) -> Result<()> {
+        let driver = self.place.join(DRIVER);
+        if driver.exists() {
+            fs::remove_dir_all(&driver)?;
+        }
+        for directory in ["", "arch/x86/boot", "arch/x86/boot/compressed"] {
+            let directory = self.place.join(directory);
+            if !directory.exists() {
+                continue;
+            }
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                let name = name.trim_start_matches('.').trim_start_matches("tmp_");
+                let linked = ["vmlinux", "bzImage", "Module.symvers", "modules"]
+                    .iter()
+                    .any(|start| name.starts_with(start));
+                if linked && entry.file_type()?.is_file() {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
+use super::Choice;
 use super::Kernel;
 use super::Module;
 use super::archive;
@@ -35,8 +36,8 @@ const MAY_DIFFER: [&str; 5] = [
     "CONFIG_SYSTEM_TRUSTED_KEYS",
 ];
 
-/// The packaged kernel of that offer.
-pub fn get(offer: &Offer) -> Result<Kernel> {
+/// The packaged kernel of that offer, which `choice` has chosen.
+pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
     let source = archive::source(offer)?;
     let directory = cache::made(&format!("stock/{}", offer.version), |directory| {
         step::step(
@@ -45,7 +46,7 @@ pub fn get(offer: &Offer) -> Result<Kernel> {
         )
     })?;
     Ok(Kernel {
-        name: "stock".into(),
+        name: choice.to_string(),
         release: offer.release.clone(),
         source,
         tree: directory.join("tree"),
