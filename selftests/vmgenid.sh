@@ -25,6 +25,7 @@ find_device()
 # Prints the name of the driver that a device is bound to, if it is.
 driver_of()
 {
+	[ ! -e "$DEVICES/$1/driver" ] && return
 	path=$(readlink "$DEVICES/$1/driver") && echo "${path##*/}"
 }
 

@@ -253,7 +253,7 @@ else
 	fi
 fi
 
-DEVICE=$(find_device) || exit
+DEVICE=$(find_device) || { echo "$DEVICE"; exit 1; }
 is_loaded sysgenid_hypervisor || insmod "$HYPERVISOR" || exit
 
 # shellcheck disable=SC2086 # words
