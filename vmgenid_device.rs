@@ -66,7 +66,7 @@ impl Refusal {
     /// Returns the error for those who do not read the log.
     pub(crate) fn errno(&self) -> Error {
         match self {
-            Self::Evaluation(_) => ENODEV,
+            Self::Evaluation(status) => status.errno(ENODEV),
             Self::Mapping(err) => *err,
             _ => EINVAL,
         }

@@ -44,6 +44,16 @@ impl Status {
             other => Err(Self(other)),
         }
     }
+
+    /// Returns [`ENOMEM`] if the status is that memory was short, and `otherwise` if it is another
+    /// one.
+    pub(crate) fn errno(self, otherwise: Error) -> Error {
+        // `AE_NO_MEMORY` is a macro with a cast, for which there is no binding.
+        match self.0 {
+            4 => ENOMEM,
+            _ => otherwise,
+        }
+    }
 }
 
 impl fmt::Display for Status {
@@ -318,8 +328,8 @@ impl<'bound, T: NotifyHandler + 'bound> NotifyRegistration<'bound, T> {
     ///
     /// # Errors
     ///
-    /// [`ENODEV`] if `dev` has no node in the ACPI namespace, [`EBUSY`] if ACPICA does not take the
-    /// handler.
+    /// [`ENODEV`] if `dev` has no node in the ACPI namespace, [`ENOMEM`] if memory is short,
+    /// [`EBUSY`] if ACPICA does not take the handler for another reason.
     pub(crate) fn register(
         dev: &'bound device::Device<Bound>,
         handler: impl PinInit<T, Error> + 'bound,
@@ -348,7 +358,7 @@ impl<'bound, T: NotifyHandler + 'bound> NotifyRegistration<'bound, T> {
 
                 if let Err(status) = Status::to_result(status) {
                     dev_err!(dev, "cannot hear notifications: {status}\n");
-                    return Err(EBUSY);
+                    return Err(status.errno(EBUSY));
                 }
             },
         })
