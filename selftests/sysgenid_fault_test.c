@@ -8,6 +8,15 @@
  * lets another one of the allocations in it fail each time: the first, the
  * second, until there are no more of them.
  *
+ * SYSGENID_MODULE in the environment is the path of sysgenid.ko; the tests of
+ * the fixture reload load and unload it, and want that nobody else uses it.
+ *
+ * These also want a VMGenID device whose ADDR is no method: acpi/reserved.asl.
+ * QEMU's own, where it is one that stores a package in a local variable, is set
+ * aside. Linux 7.3's ACPICA follows a null pointer when there is no memory for
+ * that: acpi_ut_copy_ipackage_to_ipackage() fails, and
+ * acpi_ut_copy_iobject_to_iobject() drops the package with no elements.
+ *
  * Copyright (C) 2026 The sysgenid authors
  */
 
@@ -21,7 +30,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <linux/sysgenid.h>
@@ -29,9 +38,11 @@
 #include "kselftest_harness.h"
 
 #define NODE	"/dev/sysgenid"
+#define MODULE	"/sys/module/sysgenid"
+#define DRIVER	"/sys/bus/platform/drivers/sysgenid"
 
 /* More allocations than any of the calls makes. */
-#define MANY	200U
+#define MANY	5000U
 
 static bool write_file(const char *path, const char *text)
 {
@@ -65,7 +76,7 @@ static long fdinfo_value(int fd, const char *key)
 
 static long module_refcnt(void)
 {
-	FILE *file = fopen("/sys/module/sysgenid/refcnt", "re");
+	FILE *file = fopen(MODULE "/refcnt", "re");
 	long refcnt = -1;
 
 	if (file && fscanf(file, "%ld", &refcnt) != 1)
@@ -75,31 +86,11 @@ static long module_refcnt(void)
 	return refcnt;
 }
 
-#define generation()	__atomic_load_n(self->word, __ATOMIC_ACQUIRE)
-
-FIXTURE(fault)
+static int begin_injection(struct __test_metadata *_metadata)
 {
-	int fd;			/* acked and untracked */
-	int nth;		/* /proc/self/fail-nth */
-	const uint32_t *word;
-	long page;
-};
+	int nth = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
 
-FIXTURE_SETUP(fault)
-{
-	void *map;
-
-	self->page = sysconf(_SC_PAGESIZE);
-	self->fd = open(NODE, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->fd);
-	map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->fd, 0);
-	ASSERT_NE(MAP_FAILED, map);
-	self->word = map;
-	/* So that there is nothing left to be allocated at the first look. */
-	ASSERT_EQ(generation(), generation());
-
-	self->nth = open("/proc/self/fail-nth", O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->nth) {
+	ASSERT_LE(0, nth) {
 		TH_LOG("this kernel has no fault injection: %s", strerror(errno));
 	}
 	/* Allocations that may sleep are the ones that matter here. */
@@ -110,9 +101,10 @@ FIXTURE_SETUP(fault)
 	/* A stack for each failure would bury what the kernel has to report. */
 	ASSERT_TRUE(write_file("/sys/kernel/debug/failslab/verbose", "0"));
 	ASSERT_TRUE(write_file("/sys/kernel/debug/fail_page_alloc/verbose", "0"));
+	return nth;
 }
 
-FIXTURE_TEARDOWN(fault)
+static void end_injection(void)
 {
 	/* The next one who runs is to find all as it was. */
 	write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "Y");
@@ -142,72 +134,168 @@ static bool disarm(int nth)
 	return came;
 }
 
-TEST_F(fault, open_nomem)
+/* A call in which allocations are to fail. */
+struct call {
+	/* Makes it. Returns 0 or an error number. */
+	int (*make)(void *data);
+	/* Takes back what it did. */
+	int (*undo)(void *data);
+	/* Looks whether there is anything left of a call that failed. */
+	void (*check)(struct __test_metadata *_metadata, void *data);
+	/* The error number, besides ENOMEM, that it may return. */
+	int other;
+};
+
+/* Returns after one call without a failure, which is not taken back. */
+static void fail_each(struct __test_metadata *_metadata, int nth,
+		      const struct call *call, void *data)
 {
 	unsigned int n, failed = 0;
-	long refcnt = module_refcnt();
-	int fd, err;
+	bool came;
+	int err;
 
 	for (n = 1; n < MANY; n++) {
-		ASSERT_TRUE(arm(self->nth, n));
-		fd = open(NODE, O_RDWR | O_CLOEXEC);
-		err = errno;
-		if (!disarm(self->nth))
+		ASSERT_TRUE(arm(nth, n));
+		err = call->make(data);
+		came = disarm(nth);
+		if (!came)
 			break;
-		if (fd >= 0) {
+		if (!err) {
 			/* There are allocations that can be done without. */
-			ASSERT_EQ(0, close(fd));
+			ASSERT_EQ(0, call->undo(data)) {
+				TH_LOG("allocation %u", n);
+			}
 			continue;
 		}
 		failed++;
-		EXPECT_EQ(ENOMEM, err) {
-			TH_LOG("allocation %u", n);
+		EXPECT_TRUE(err == ENOMEM || err == call->other) {
+			TH_LOG("allocation %u: %s", n, strerror(err));
 		}
-		EXPECT_EQ(refcnt, module_refcnt());
+		call->check(_metadata, data);
 	}
-	/* The last round was one without a failure. */
 	ASSERT_LT(n, MANY);
-	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, err) {
+		TH_LOG("it fails without a failure: %s", strerror(err));
+	}
 	EXPECT_LT(0U, failed);
 	TH_LOG("%u of %u allocations made it fail", failed, n - 1);
-	EXPECT_EQ(0, fdinfo_value(fd, "sysgenid-outdated"));
-	EXPECT_EQ(0, fdinfo_value(fd, "sysgenid-tracked"));
+}
+
+#define generation()	__atomic_load_n(self->word, __ATOMIC_ACQUIRE)
+
+FIXTURE(fault)
+{
+	int fd;			/* acked and untracked */
+	int nth;		/* /proc/self/fail-nth */
+	const uint32_t *word;
+	long page;
+};
+
+FIXTURE_SETUP(fault)
+{
+	void *map;
+
+	self->page = sysconf(_SC_PAGESIZE);
+	self->fd = open(NODE, O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, self->fd);
+	map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, map);
+	self->word = map;
+	/* So that there is nothing left to be allocated at the first look. */
+	ASSERT_EQ(generation(), generation());
+
+	self->nth = begin_injection(_metadata);
+}
+
+FIXTURE_TEARDOWN(fault)
+{
+	end_injection();
+}
+
+struct opened {
+	long refcnt;
+	int fd;
+};
+
+static int make_open(void *data)
+{
+	struct opened *opened = data;
+
+	opened->fd = open(NODE, O_RDWR | O_CLOEXEC);
+	return opened->fd < 0 ? errno : 0;
+}
+
+static int undo_open(void *data)
+{
+	struct opened *opened = data;
+
+	return close(opened->fd);
+}
+
+static void check_open(struct __test_metadata *_metadata, void *data)
+{
+	struct opened *opened = data;
+
+	EXPECT_EQ(opened->refcnt, module_refcnt());
+}
+
+TEST_F(fault, open_nomem)
+{
+	static const struct call call = { make_open, undo_open, check_open, 0 };
+	struct opened opened = { .refcnt = module_refcnt() };
+
+	fail_each(_metadata, self->nth, &call, &opened);
+	EXPECT_EQ(0, fdinfo_value(opened.fd, "sysgenid-outdated"));
+	EXPECT_EQ(0, fdinfo_value(opened.fd, "sysgenid-tracked"));
 	EXPECT_EQ(fdinfo_value(self->fd, "sysgenid-watchers"),
-		  fdinfo_value(fd, "sysgenid-watchers"));
-	ASSERT_EQ(0, close(fd));
-	EXPECT_EQ(refcnt, module_refcnt());
+		  fdinfo_value(opened.fd, "sysgenid-watchers"));
+	ASSERT_EQ(0, undo_open(&opened));
+	check_open(_metadata, &opened);
+}
+
+struct mapped {
+	long refcnt;
+	int fd;
+	long size;
+	void *map;
+};
+
+static int make_map(void *data)
+{
+	struct mapped *mapped = data;
+
+	mapped->map = mmap(NULL, mapped->size, PROT_READ, MAP_SHARED, mapped->fd,
+			   0);
+	return mapped->map == MAP_FAILED ? errno : 0;
+}
+
+static int undo_map(void *data)
+{
+	struct mapped *mapped = data;
+
+	return munmap(mapped->map, mapped->size);
+}
+
+static void check_map(struct __test_metadata *_metadata, void *data)
+{
+	struct mapped *mapped = data;
+
+	EXPECT_EQ(mapped->refcnt, module_refcnt());
 }
 
 TEST_F(fault, mmap_nomem)
 {
-	unsigned int n, failed = 0;
-	long refcnt = module_refcnt();
-	void *map;
-	int err;
+	static const struct call call = { make_map, undo_map, check_map, 0 };
+	struct mapped mapped = {
+		.refcnt = module_refcnt(),
+		.fd = self->fd,
+		.size = self->page,
+	};
 
-	for (n = 1; n < MANY; n++) {
-		ASSERT_TRUE(arm(self->nth, n));
-		map = mmap(NULL, self->page, PROT_READ, MAP_SHARED, self->fd, 0);
-		err = errno;
-		if (!disarm(self->nth))
-			break;
-		if (map != MAP_FAILED) {
-			ASSERT_EQ(0, munmap(map, self->page));
-			continue;
-		}
-		failed++;
-		EXPECT_EQ(ENOMEM, err) {
-			TH_LOG("allocation %u", n);
-		}
-		EXPECT_EQ(refcnt, module_refcnt());
-	}
-	ASSERT_LT(n, MANY);
-	ASSERT_NE(MAP_FAILED, map);
-	EXPECT_LT(0U, failed);
-	TH_LOG("%u of %u allocations made it fail", failed, n - 1);
-	EXPECT_EQ(generation(), *(const uint32_t *)map);
-	ASSERT_EQ(0, munmap(map, self->page));
-	EXPECT_EQ(refcnt, module_refcnt());
+	fail_each(_metadata, self->nth, &call, &mapped);
+	EXPECT_EQ(generation(), *(const uint32_t *)mapped.map);
+	ASSERT_EQ(0, undo_map(&mapped));
+	check_map(_metadata, &mapped);
 }
 
 TEST_F(fault, change_nomem)
@@ -229,6 +317,142 @@ TEST_F(fault, change_nomem)
 		EXPECT_EQ(1, fdinfo_value(self->fd, "sysgenid-outdated"));
 	}
 	EXPECT_LT(n, MANY);
+}
+
+#define DEVICES	"/sys/bus/platform/devices"
+
+/* The device that is set aside, and the one that is probed. */
+#define ASIDE	"QEMUVGID:00"
+#define DEVICE	"VMGENCTR:00"
+
+FIXTURE(reload)
+{
+	int file;		/* the module's */
+	int nth;		/* /proc/self/fail-nth */
+};
+
+static bool exists(const char *path)
+{
+	return !access(path, F_OK);
+}
+
+static int make_load(void *data)
+{
+	int *file = data;
+
+	return syscall(SYS_finit_module, *file, "", 0) ? errno : 0;
+}
+
+static int undo_load(void *data)
+{
+	(void)data;
+	return syscall(SYS_delete_module, "sysgenid", O_NONBLOCK);
+}
+
+static void check_load(struct __test_metadata *_metadata, void *data)
+{
+	(void)data;
+	EXPECT_FALSE(exists(MODULE));
+	EXPECT_FALSE(exists(NODE));
+	EXPECT_FALSE(exists(DRIVER));
+	EXPECT_FALSE(exists("/sys/class/misc/sysgenid"));
+}
+
+FIXTURE_SETUP(reload)
+{
+	const char *path = getenv("SYSGENID_MODULE");
+
+	self->file = -1;
+	self->nth = begin_injection(_metadata);
+	ASSERT_TRUE(exists(DEVICES "/" DEVICE)) {
+		TH_LOG("there is no " DEVICE ": this wants the table reserved.asl");
+	}
+	if (exists(DEVICES "/" ASIDE)) {
+		/* The name of no driver: this one does not match any more. */
+		ASSERT_TRUE(write_file(DEVICES "/" ASIDE "/driver_override",
+				       "aside\n"));
+		write_file(DRIVER "/unbind", ASIDE);
+		ASSERT_FALSE(exists(DRIVER "/" ASIDE));
+	}
+	/* A driver that is built in is probed, but not loaded. */
+	if (exists(MODULE) && !exists(MODULE "/initstate"))
+		return;
+	ASSERT_NE(NULL, path) {
+		TH_LOG("SYSGENID_MODULE is not set");
+	}
+	self->file = open(path, O_RDONLY | O_CLOEXEC);
+	ASSERT_LE(0, self->file);
+	if (!exists(MODULE))
+		ASSERT_EQ(0, make_load(&self->file));
+}
+
+FIXTURE_TEARDOWN(reload)
+{
+	end_injection();
+	write_file(DEVICES "/" ASIDE "/driver_override", "\n");
+	if (self->file >= 0 && !exists(MODULE))
+		make_load(&self->file);
+	write_file(DRIVER "/bind", ASIDE);
+}
+
+TEST_F_TIMEOUT(reload, load_nomem, 600)
+{
+	/* That is what module_add_driver() makes of an allocation that failed. */
+	static const struct call call = {
+		make_load, undo_load, check_load, EINVAL
+	};
+
+	if (self->file < 0)
+		SKIP(return, "the driver is built in");
+
+	ASSERT_EQ(0, undo_load(NULL));
+	check_load(_metadata, NULL);
+	fail_each(_metadata, self->nth, &call, &self->file);
+	EXPECT_TRUE(exists(NODE));
+	ASSERT_EQ(0, undo_load(NULL));
+	check_load(_metadata, NULL);
+}
+
+static int write_device(const char *attribute)
+{
+	int fd = open(attribute, O_WRONLY | O_CLOEXEC);
+	int err;
+
+	if (fd < 0)
+		return errno;
+	err = write(fd, DEVICE, strlen(DEVICE)) < 0 ? errno : 0;
+	close(fd);
+	return err;
+}
+
+static int make_bind(void *data)
+{
+	(void)data;
+	return write_device(DRIVER "/bind");
+}
+
+static int undo_bind(void *data)
+{
+	(void)data;
+	return write_device(DRIVER "/unbind");
+}
+
+static void check_bind(struct __test_metadata *_metadata, void *data)
+{
+	(void)data;
+	EXPECT_FALSE(exists(DRIVER "/" DEVICE));
+	EXPECT_FALSE(exists(DEVICES "/" DEVICE "/driver"));
+}
+
+TEST_F_TIMEOUT(reload, probe_nomem, 300)
+{
+	static const struct call call = { make_bind, undo_bind, check_bind, 0 };
+
+	ASSERT_TRUE(exists(DRIVER "/" DEVICE));
+	ASSERT_EQ(0, undo_bind(NULL));
+	check_bind(_metadata, NULL);
+	fail_each(_metadata, self->nth, &call, NULL);
+	EXPECT_TRUE(exists(DRIVER "/" DEVICE));
 }
 
 TEST_HARNESS_MAIN
