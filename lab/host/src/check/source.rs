@@ -201,6 +201,8 @@ pub fn contract(_: &Bench) -> Result<Vec<Test>> {
         ("control:", program("rust/src/bin/sysgenid-clone-test.rs")?),
         ("order:", program("rust/src/bin/sysgenid-order-test.rs")?),
         ("module:", program("module_test.sh")?),
+        ("vmgenid:", program("vmgenid_test.sh")?),
+        ("bad:", program("vmgenid_bad_test.sh")?),
     ];
     let rows: Vec<_> = table
         .lines()
