@@ -75,7 +75,7 @@ interrupt KILL 8 "making the toolchain root" run -- true
 interrupt TERM 25 "making the toolchain root" run -- true
 interrupt KILL 10 "building the lab's tool" run -- true
 interrupt KILL 1 "asking the archive" run -- true
-interrupt KILL 10 "unpacking the source" run -- true
+interrupt KILL 4 "unpacking the source" run -- true
 interrupt INT 4 "preparing kernel" run -- true
 interrupt KILL 40 "preparing kernel" run -- true
 
