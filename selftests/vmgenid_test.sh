@@ -163,11 +163,13 @@ unbound_hears_nothing()
 	check_changed 1
 }
 
-bound_100_times_in_a_storm()
+# in_a_storm ROUNDS COMMAND1 COMMAND2: does both, again and again, while notifications are
+# raised all the time; afterwards a change is heard as ever.
+in_a_storm()
 {
 	play storm 16 || return
-	for round in $(seq 100); do
-		if ! { unbind && bind; }; then
+	for round in $(seq "$1"); do
+		if ! { $2 && $3; }; then
 			play storm 0
 			fail "round $round"
 			return
@@ -179,20 +181,14 @@ bound_100_times_in_a_storm()
 	check_changed 1
 }
 
+bound_100_times_in_a_storm()
+{
+	in_a_storm 100 unbind bind
+}
+
 unloaded_50_times_in_a_storm()
 {
-	play storm 16 || return
-	for round in $(seq 50); do
-		if ! { unload && load; }; then
-			play storm 0
-			fail "round $round"
-			return
-		fi
-	done
-	play storm 0 || return
-	remember
-	play change 1 || return
-	check_changed 1
+	in_a_storm 50 unload load
 }
 
 # Who comes first gets the device.

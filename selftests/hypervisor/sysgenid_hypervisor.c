@@ -101,7 +101,8 @@ static int raise_notification(void)
 	return 0;
 }
 
-static int notify_set(const char *val, const struct kernel_param *kp)
+/* Raises as many as @val says, at most @burst of them on their way at once. */
+static int raise_many(const char *val, unsigned int burst, bool change)
 {
 	unsigned int count, i;
 	int ret;
@@ -110,12 +111,19 @@ static int notify_set(const char *val, const struct kernel_param *kp)
 		return -ENODEV;
 	ret = kstrtouint(val, 0, &count);
 	for (i = 0; !ret && i < count; i++) {
+		if (change)
+			write_new_id();
 		ret = raise_notification();
-		if (i % BURST == BURST - 1)
+		if (i % burst == burst - 1)
 			acpi_os_wait_events_complete();
 	}
 	acpi_os_wait_events_complete();
 	return ret;
+}
+
+static int notify_set(const char *val, const struct kernel_param *kp)
+{
+	return raise_many(val, BURST, false);
 }
 
 static const struct kernel_param_ops notify_ops = {
@@ -127,19 +135,8 @@ MODULE_PARM_DESC(notify, "Notifications to be raised");
 
 static int change_set(const char *val, const struct kernel_param *kp)
 {
-	unsigned int count, i;
-	int ret;
-
-	if (!place)
-		return -ENODEV;
-	ret = kstrtouint(val, 0, &count);
-	for (i = 0; !ret && i < count; i++) {
-		write_new_id();
-		ret = raise_notification();
-		/* Two at once are one change. */
-		acpi_os_wait_events_complete();
-	}
-	return ret;
+	/* Two at once are one change. */
+	return raise_many(val, 1, true);
 }
 
 static const struct kernel_param_ops change_ops = {
