@@ -9,6 +9,8 @@ mod in_tree;
 mod lab;
 mod source;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -28,6 +30,7 @@ use crate::kernel;
 use crate::kernel::Choice;
 use crate::kernel::Kernel;
 use crate::kernel::Variant;
+use crate::products;
 use crate::step;
 use crate::tap::Outcome;
 use crate::tap::Test;
@@ -68,6 +71,16 @@ impl Check {
 struct Bench {
     kernel: Kernel,
 }
+
+impl Bench {
+    /// The module, of a kernel that has not built it in.
+    fn module(&self) -> Result<PathBuf> {
+        products::module(&self.kernel)?.context("the driver is built in")
+    }
+}
+
+/// One for each kernel of a lane.
+type Benches = BTreeMap<Choice, Bench>;
 
 /// What is checked together.
 struct Lane {
@@ -159,6 +172,7 @@ const CHECK_DEBUG: Lane = Lane {
 struct Report {
     check: &'static str,
     kernel: String,
+    release: String,
     seconds: f32,
     tests: Vec<Test>,
 }
@@ -186,16 +200,17 @@ pub fn check_debug(summary: &Path, strict: bool) -> Result<u8> {
 /// With `strict`, a test that was skipped counts against it.
 fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
     // Without these there is nothing to check, and their steps are worth watching.
-    let mut kernels: Vec<Choice> = Vec::new();
+    let mut benches = Benches::new();
     for check in lane.on_the_host.iter().chain(lane.in_guests) {
-        if !kernels.contains(&check.kernel) {
-            kernel::get(check.kernel)?;
-            kernels.push(check.kernel);
+        if let Entry::Vacant(entry) = benches.entry(check.kernel) {
+            let kernel = kernel::get(check.kernel)?;
+            entry.insert(Bench { kernel });
         }
     }
     step::be_quiet();
-    let mut checks: Vec<Report> = lane.on_the_host.iter().map(perform).collect();
-    checks.extend(in_parallel(lane.in_guests));
+    let on_the_host = lane.on_the_host.iter();
+    let mut checks: Vec<Report> = on_the_host.map(|check| perform(check, &benches)).collect();
+    checks.extend(in_parallel(lane.in_guests, &benches));
 
     let count = |outcome| {
         let tests = checks.iter().flat_map(|report| &report.tests);
@@ -218,7 +233,7 @@ fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
     Ok(u8::from(bad))
 }
 
-fn in_parallel(checks: &[Check]) -> Vec<Report> {
+fn in_parallel(checks: &[Check], benches: &Benches) -> Vec<Report> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -231,7 +246,7 @@ fn in_parallel(checks: &[Check]) -> Vec<Report> {
                         .unwrap_or_else(PoisonError::into_inner)
                         .next();
                     let Some(check) = next else { return };
-                    let report = perform(check);
+                    let report = perform(check, benches);
                     reports
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -243,11 +258,11 @@ fn in_parallel(checks: &[Check]) -> Vec<Report> {
     reports.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn perform(check: &Check) -> Report {
+fn perform(check: &Check, benches: &Benches) -> Report {
+    let bench = &benches[&check.kernel];
     let start = Instant::now();
-    let tests = kernel::get(check.kernel)
-        .and_then(|kernel| (check.run)(&Bench { kernel }))
-        .unwrap_or_else(|error| vec![Test::from_result(check.name, Err(error))]);
+    let tests =
+        (check.run)(bench).unwrap_or_else(|error| vec![Test::from_result(check.name, Err(error))]);
     let seconds = start.elapsed().as_secs_f32();
     let of = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
     let (failed, skipped) = (of(Outcome::Failed), of(Outcome::Skipped));
@@ -285,7 +300,8 @@ fn perform(check: &Check) -> Report {
     print!("{text}");
     Report {
         check: check.name,
-        kernel: check.kernel.to_string(),
+        kernel: bench.kernel.name.clone(),
+        release: bench.kernel.release.clone(),
         seconds,
         tests,
     }

@@ -16,6 +16,7 @@ use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
 
+use self::archive::Offer;
 use crate::cache;
 
 pub use self::archive::Series;
@@ -23,7 +24,7 @@ pub use self::debug::Build;
 pub use self::debug::Variant;
 
 /// Which kernel a guest runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
     /// The newest packaged series that is built with Rust.
     Stock,
@@ -113,12 +114,11 @@ impl Kernel {
 
 /// Returns the kernel that was asked for, fetched and built when the cache has none.
 pub fn get(choice: Choice) -> Result<Kernel> {
-    let offers = archive::offers(false)?;
-    let newest = || archive::newest_with_rust(&offers);
     match choice {
-        Choice::Stock => stock::get(newest()?, choice),
-        Choice::Debug(variant) => debug::get(newest()?, variant).map(|build| build.kernel),
+        Choice::Stock => stock::get(&newest(false)?, choice),
+        Choice::Debug(variant) => build(variant).map(|build| build.kernel),
         Choice::Series(series) => {
+            let offers = archive::offers(false)?;
             let offer = offers
                 .iter()
                 .find(|offer| offer.series == series)
@@ -141,24 +141,30 @@ pub fn get(choice: Choice) -> Result<Kernel> {
 
 /// Returns a kernel that the lab builds, and how that went.
 pub fn build(variant: Variant) -> Result<Build> {
-    let offers = archive::offers(false)?;
-    debug::get(archive::newest_with_rust(&offers)?, variant)
+    debug::get(&newest(false)?, variant)
 }
 
 /// Has make make `target` in a kernel that the lab builds; returns what it says.
 pub fn make(variant: Variant, target: &str) -> Result<String> {
-    let offers = archive::offers(false)?;
-    debug::make(archive::newest_with_rust(&offers)?, variant, target)
+    debug::make(&newest(false)?, variant, target)
 }
 
 /// The newest source with the driver in it.
 pub fn in_tree() -> Result<PathBuf> {
-    let offers = archive::offers(false)?;
-    debug::in_tree(archive::newest_with_rust(&offers)?)
+    debug::in_tree(&newest(false)?)
 }
 
 /// Looks at the archive again, and returns what its newest kernel with Rust is.
 pub fn update() -> Result<String> {
-    let offers = archive::offers(true)?;
-    Ok(archive::newest_with_rust(&offers)?.release.clone())
+    Ok(newest(true)?.release)
+}
+
+/// The newest kernel that is built with Rust.
+fn newest(look_again: bool) -> Result<Offer> {
+    for offer in archive::offers(look_again)?.into_iter().rev() {
+        if archive::has_rust(&offer)? {
+            return Ok(offer);
+        }
+    }
+    bail!("no kernel in the archive is built with CONFIG_RUST")
 }

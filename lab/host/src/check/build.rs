@@ -16,7 +16,6 @@ use super::Bench;
 use super::cargo;
 use super::source;
 use crate::cache;
-use crate::products;
 use crate::step::execute;
 use crate::step::output_of;
 use crate::tap::Outcome;
@@ -51,7 +50,7 @@ pub fn unit_tests(_: &Bench) -> Result<Vec<Test>> {
 }
 
 pub fn module_build(bench: &Bench) -> Result<Vec<Test>> {
-    let module = products::module(&bench.kernel)?.context("the driver is built in")?;
+    let module = bench.module()?;
     let information = output_of(Command::new("modinfo").arg(&module))?;
     let vermagic = information
         .lines()

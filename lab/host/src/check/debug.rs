@@ -2,6 +2,8 @@
 
 //! What only a kernel that catches mistakes can show.
 
+use std::path::Path;
+
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
@@ -87,30 +89,37 @@ const MISTAKES: [(&str, &str); 12] = [
 
 /// A report of each kind fails a run, although the command in the guest is content.
 pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
+    let modules = products::selftest_module(&bench.kernel, "mistakes")?;
     let mut tests = Vec::new();
     for (kind, report) in MISTAKES {
-        let command = format!("insmod /sysgenid_mistakes.ko kind={kind}; exit 0");
-        tests.push(found(bench, kind, &command, report)?);
+        tests.push(found(bench, &modules, kind, &mistake(kind), report)?);
     }
-    let overflow = "insmod /sysgenid_overflow.ko; exit 0";
-    tests.push(found(bench, "overflow", overflow, "rust_kernel: panicked")?);
+    let overflow = "insmod /sysgenid_overflow.ko";
+    tests.push(found(
+        bench,
+        &modules,
+        "overflow",
+        overflow,
+        "rust_kernel: panicked",
+    )?);
     Ok(tests)
 }
 
 /// The same for what KCSAN finds.
 pub fn data_race(bench: &Bench) -> Result<Vec<Test>> {
-    let command = "insmod /sysgenid_mistakes.ko kind=data-race; exit 0";
-    Ok(vec![found(
-        bench,
-        "data-race",
-        command,
-        "BUG: KCSAN: data-race in race_on",
-    )?])
+    const KIND: &str = "data-race";
+    let modules = products::selftest_module(&bench.kernel, "mistakes")?;
+    let report = "BUG: KCSAN: data-race in race_on";
+    Ok(vec![found(bench, &modules, KIND, &mistake(KIND), report)?])
+}
+
+/// The command that makes a mistake of that kind.
+fn mistake(kind: &str) -> String {
+    format!("insmod /sysgenid_mistakes.ko kind={kind}")
 }
 
 /// A test that fails unless the run fails, and the kernel's report of that is shown.
-fn found(bench: &Bench, kind: &str, command: &str, report: &str) -> Result<Test> {
-    let modules = products::selftest_module(&bench.kernel, "mistakes")?;
+fn found(bench: &Bench, modules: &Path, kind: &str, command: &str, report: &str) -> Result<Test> {
     let add = |name: &str| cache::shown(&modules.join(name));
     lab::says(
         &format!("found: {kind}"),
@@ -126,7 +135,7 @@ fn found(bench: &Bench, kind: &str, command: &str, report: &str) -> Result<Test>
             "--",
             "sh",
             "-c",
-            command,
+            &format!("{command}; exit 0"),
         ],
         FAILED,
         "",

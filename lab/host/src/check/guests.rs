@@ -6,7 +6,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::ensure;
@@ -39,11 +38,6 @@ pub fn addition(from: PathBuf, guest: &str) -> Addition {
 /// A shell script of the selftests. Those that others read go beside them.
 pub fn script(name: &str) -> Addition {
     addition(source("selftests").join(name), &format!("/{name}"))
-}
-
-/// The module, of a kernel that has not built it in.
-pub fn module(bench: &Bench) -> Result<PathBuf> {
-    products::module(&bench.kernel)?.context("the driver is built in")
 }
 
 /// A module of the selftests.
@@ -147,7 +141,7 @@ pub fn module_test(bench: &Bench) -> Result<Vec<Test>> {
     let additions = [
         script("module_test.sh"),
         script("module.sh"),
-        addition(module(bench)?, "/sysgenid.ko"),
+        addition(bench.module()?, "/sysgenid.ko"),
         addition(
             selftest_module(bench, "bump", "sysgenid_bump.ko")?,
             "/sysgenid_bump.ko",

@@ -63,16 +63,6 @@ pub struct Offer {
     pub packages: Vec<String>,
 }
 
-/// The newest of the offers that is built with Rust.
-pub fn newest_with_rust(offers: &[Offer]) -> Result<&Offer> {
-    for offer in offers.iter().rev() {
-        if has_rust(offer)? {
-            return Ok(offer);
-        }
-    }
-    bail!("no kernel in the archive is built with CONFIG_RUST")
-}
-
 /// An apt that writes to the cache only, and knows the backports archive only.
 fn apt(program: &str) -> Result<Command> {
     let state = cache::directory("apt")?;

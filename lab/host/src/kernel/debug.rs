@@ -54,7 +54,7 @@ const EDITS: [(&str, &str); 2] = [
 const FLAGS: [&str; 2] = ["LLVM=1", "CLIPPY=1"];
 
 /// One of the kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
     /// KASAN, lockdep and the rest, the driver a module.
     Debug,
