@@ -21,8 +21,7 @@ use crate::abstractions::{
 use kernel::{
     fmt,
     io::PhysAddr,
-    prelude::*,
-    sync::aref::ARef, //
+    prelude::*, //
 };
 
 /// The IDs that the device has, as hardware ID or as compatible ID: Firecracker's, and the one of
@@ -141,26 +140,33 @@ pub(crate) fn map_id(device: &AcpiDevice) -> Result<IdMemory, Refusal> {
     })
 }
 
-/// Returns the first VMGenID device of this machine, whoever holds it.
-///
-/// May sleep.
-fn find() -> Option<ARef<AcpiDevice>> {
-    IDS.iter().find_map(|id| AcpiDevice::find(id))
-}
-
-/// Says in the log which driver holds the VMGenID device.
+/// Says in the log which driver holds the VMGenID device: of several ones, the first that is held.
 ///
 /// May sleep.
 pub(crate) fn say_who_holds_it() {
-    let Some(device) = find().and_then(|device| device.platform_device()) else {
-        pr_info!("there is no ACPI VMGenID device\n");
-        return;
-    };
+    let devices = IDS
+        .iter()
+        .flat_map(|id| AcpiDevice::find(id))
+        .filter_map(|device| device.platform_device());
+    let mut any = false;
 
-    with_driver_name(&device, |driver| match driver {
-        Some(driver) => pr_info!("the VMGenID device is held by the driver {driver}\n"),
-        None => pr_warn!("the VMGenID device is held by no driver\n"),
-    });
+    for device in devices {
+        let held = with_driver_name(&device, |driver| {
+            if let Some(driver) = driver {
+                pr_info!("the VMGenID device is held by the driver {driver}\n");
+            }
+            driver.is_some()
+        });
+        if held {
+            return;
+        }
+        any = true;
+    }
+    if any {
+        pr_warn!("the VMGenID device is held by no driver\n");
+    } else {
+        pr_info!("there is no ACPI VMGenID device\n");
+    }
 }
 
 #[cfg(CONFIG_SYSGENID_KUNIT_TEST)]

@@ -9,6 +9,7 @@
 //! Reference: <https://uefi.org/specs/ACPI/6.5/>
 
 use core::{
+    iter,
     marker::PhantomData,
     ptr::{
         self,
@@ -93,15 +94,25 @@ unsafe impl AlwaysRefCounted for AcpiDevice {
 }
 
 impl AcpiDevice {
-    /// Returns the first device that has `id` as its hardware ID or among its compatible IDs, and
-    /// whose status says that it is present.
+    /// Returns the devices that have `id` as their hardware ID or among their compatible IDs, and
+    /// whose status says that they are present.
     ///
-    /// May sleep.
-    pub(crate) fn find(id: &CStr) -> Option<ARef<Self>> {
-        // SAFETY: `id` is a valid string. There need not be a unique ID, and -1 stands for any
-        // revision.
-        let device =
-            unsafe { bindings::acpi_dev_get_first_match_dev(id.as_char_ptr(), ptr::null(), -1) };
+    /// Each step of the iterator may sleep, and so may this function.
+    pub(crate) fn find(id: &CStr) -> impl Iterator<Item = ARef<Self>> + '_ {
+        iter::successors(Self::find_after(None, id), move |found| {
+            Self::find_after(Some(found.clone()), id)
+        })
+    }
+
+    fn find_after(found: Option<ARef<Self>>, id: &CStr) -> Option<ARef<Self>> {
+        let found = found.map_or(ptr::null_mut(), |device| ARef::into_raw(device).as_ptr());
+
+        // SAFETY: `found` is null, for the first device, or a valid one, and the reference to it is
+        // ours to give up. `id` is a valid string. There need not be a unique ID, and -1 stands for
+        // any revision.
+        let device = unsafe {
+            bindings::acpi_dev_get_next_match_dev(found.cast(), id.as_char_ptr(), ptr::null(), -1)
+        };
 
         // SAFETY: If this is not null then it is a valid device, whose reference count was
         // incremented for us. `Self` is a transparent wrapper of it.

@@ -116,7 +116,9 @@ load_marked()
 
 each_is_refused_or_heard()
 {
-	load_marked && check_all_devices
+	load_marked && check_all_devices || return
+	# Of several ones, this is about those that are not refused.
+	check_taken 1 "sysgenid: the VMGenID device is held by the driver sysgenid"
 }
 
 # By the source that this kernel's configuration has.
