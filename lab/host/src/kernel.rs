@@ -65,10 +65,21 @@ impl fmt::Display for Choice {
 pub enum Module {
     /// It is built out of tree.
     External,
-    /// It was built with the kernel, and lies in that directory, along with others.
+    /// It was built with the kernel, and lies there.
     InTree(PathBuf),
     /// It is a part of the kernel.
     BuiltIn,
+}
+
+/// What has become of the kernel's own `VMGenID` driver.
+#[derive(Clone, Debug)]
+pub enum Vmgenid {
+    /// It is a part of the kernel, and holds the device.
+    BuiltIn,
+    /// It is a module, and lies there. Nobody loads it unasked.
+    Module(PathBuf),
+    /// There is none. Then nobody can make the kernel reseed its random number generator at once.
+    Absent,
 }
 
 /// A kernel, ready to be booted and to have modules built for it.
@@ -86,6 +97,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Where the driver is.
     pub module: Module,
+    /// Where the other one is.
+    pub vmgenid: Vmgenid,
 }
 
 impl Kernel {
@@ -147,11 +160,6 @@ pub fn build(variant: Variant) -> Result<Build> {
 /// Has make make `target` in a kernel that the lab builds; returns what it says.
 pub fn make(variant: Variant, target: &str) -> Result<String> {
     debug::make(&newest(false)?, variant, target)
-}
-
-/// The newest source with the driver in it.
-pub fn in_tree() -> Result<PathBuf> {
-    debug::in_tree(&newest(false)?)
 }
 
 /// Looks at the archive again, and returns what its newest kernel with Rust is.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The lab: boots stock kernels and debug kernels in QEMU, loads the module, and clones the running machine.
+//! The lab: boots stock kernels and debug kernels in QEMU, loads the module, and clones the running
+//! machine.
 //!
 //! It runs inside the sandbox that `lab/lab` makes, with Debian's toolchain around it, the
 //! checkout at `/src`, the cache at `/cache` and the caller's file system at `/host`.

@@ -21,7 +21,7 @@ use crate::step::execute;
 pub fn module(kernel: &Kernel) -> Result<Option<PathBuf>> {
     match &kernel.module {
         Module::BuiltIn => Ok(None),
-        Module::InTree(directory) => Ok(Some(directory.join("sysgenid.ko"))),
+        Module::InTree(module) => Ok(Some(module.clone())),
         Module::External => external_module(kernel).map(Some),
     }
 }
@@ -79,6 +79,11 @@ pub fn module_command(kernel: &Kernel, output: &Path) -> Command {
 pub fn c_selftests(kernel: &Kernel) -> Result<PathBuf> {
     let kdir = format!("KDIR={}", kernel.source.display());
     made("selftests", "selftests-c", &[&kdir, "M32=1"]).context("cannot build the selftests in C")
+}
+
+/// The directory with the selftests' ACPI tables.
+pub fn acpi_tables() -> Result<PathBuf> {
+    made("selftests/acpi", "selftests-acpi", &[]).context("cannot compile the ACPI tables")
 }
 
 /// The demo's guest program, linked with Debian's OpenSSL.

@@ -3,6 +3,8 @@
 //! Finds what a kernel reports about itself: oopses, warnings, and the findings of its
 //! debugging tools. Any of them fails a run, whatever the command in the guest said.
 
+use std::mem;
+
 /// How a report begins, at the start of a line of the kernel's log.
 const BEGINNINGS: [&str; 18] = [
     // Memory that is misused (KASAN, SLUB), data races (KCSAN), sleeping in atomic context, …
@@ -40,10 +42,18 @@ const SIGNS: [&str; 5] = [
 /// How many lines of a report are kept; more than the longest stack trace.
 const KEPT: usize = 60;
 
+/// How the report of a data race begins, and ends. The kernel has more data races than anybody has
+/// looked after; those with the driver, or one of the selftests' modules, on a stack are ours.
+const DATA_RACE: &str = "BUG: KCSAN: ";
+const DATA_RACE_END: &str = "=====";
+const OURS: &str = "sysgenid";
+
 /// Watches a kernel's log line by line.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     report: Vec<String>,
+    /// The lines of a data race, while it is not known whose it is.
+    data_race: Vec<String>,
 }
 
 impl Watch {
@@ -77,8 +87,22 @@ impl Watch {
     fn line(&mut self, line: &str) {
         let begins = BEGINNINGS.iter().any(|start| line.starts_with(start));
         let says = SIGNS.iter().any(|sign| line.contains(sign));
-        if (begins || says || !self.report.is_empty()) && self.report.len() < KEPT {
+        let races = line.starts_with(DATA_RACE) || (!self.data_race.is_empty() && !begins);
+        if races && self.report.is_empty() {
+            self.data_race_line(line);
+        } else if (begins || says || !self.report.is_empty()) && self.report.len() < KEPT {
             self.report.push(line.trim_end().to_owned());
+        }
+    }
+
+    fn data_race_line(&mut self, line: &str) {
+        if line.starts_with(DATA_RACE_END) {
+            self.data_race.clear();
+            return;
+        }
+        self.data_race.push(line.trim_end().to_owned());
+        if line.contains(OURS) {
+            self.report = mem::take(&mut self.data_race);
         }
     }
 
@@ -91,6 +115,28 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_race_is_one_that_is_ours() {
+        let mut watch = Watch::default();
+        let mut say = |line: &str| {
+            watch.record(&format!("4,1,1,-;{line}\n"));
+            watch.found().map(<[_]>::len)
+        };
+        for line in [
+            "==================================================================",
+            "BUG: KCSAN: data-race in f / g",
+            "read to 0x1 of 4 bytes by task 1 on cpu 0:",
+            " f+0x1/0x2",
+            "==================================================================",
+            "sysgenid: this is not a part of it",
+            "BUG: KCSAN: data-race in f / g",
+        ] {
+            assert_eq!(say(line), None, "{line}");
+        }
+        assert_eq!(say(" f+0x1/0x2 [sysgenid]"), Some(2));
+        assert_eq!(say(" g+0x1/0x2"), Some(3));
+    }
 
     fn found(line: &str) -> bool {
         let mut watch = Watch::default();
@@ -111,7 +157,7 @@ mod tests {
             "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [cat:7]",
             "INFO: task cat:7 blocked for more than 120 seconds.",
             "BUG kmalloc-64 (Not tainted): Redzone overwritten",
-            "BUG: KCSAN: data-race in f / g",
+            "BUG: KCSAN: data-race in f [sysgenid] / g",
             "BUG: sleeping function called from invalid context at x.c:1",
             "WARNING: bad unlock balance detected!",
             "WARNING: suspicious RCU usage",

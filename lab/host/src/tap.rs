@@ -78,7 +78,8 @@ pub fn parse(prefix: &str, output: &str) -> Vec<Test> {
     tests
 }
 
-/// Reads the results of one `KUnit` suite out of a kernel's log, whose lines have no times in front.
+/// Reads the results of one `KUnit` suite out of a kernel's log, whose lines have no times in
+/// front.
 /// A suite that is not there has failed.
 pub fn parse_suite(suite: &str, log: &str) -> Vec<Test> {
     // A suite is a subtest, which is indented; other lines of the log come in between. It ends with

@@ -2,7 +2,10 @@
 
 //! What only a kernel that catches mistakes can show.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use anyhow::bail;
@@ -14,14 +17,16 @@ use super::lab;
 use crate::cache;
 use crate::guest::FAILED;
 use crate::kernel::Module;
+use crate::kernel::Vmgenid;
 use crate::products;
+use crate::setup::GuestOptions;
 use crate::tap;
 use crate::tap::Test;
 
 /// The driver's unit tests, which have run at boot.
 pub fn unit_tests(bench: &Bench) -> Result<Vec<Test>> {
     const SUITES: [&str; 2] = ["sysgenid_generation", "sysgenid_vmgenid_device"];
-    let (status, output) = guests::said(bench, &[], &["dmesg"])?;
+    let (status, output) = guests::said(bench, &guests::options(bench), &[], &["dmesg"])?;
     ensure!(status == 0, "dmesg: exit status {status}");
     // The times in front of the lines go; the indentation is a part of the results.
     let log = output
@@ -40,8 +45,27 @@ pub fn faults(bench: &Bench) -> Result<Vec<Test>> {
     guests::tap_of(
         bench,
         "faults",
-        &[guests::addition(program, "/fault")],
-        &["/fault"],
+        &with_tables(bench, &[products::acpi_tables()?.join("reserved.aml")]),
+        &[
+            guests::addition(program, "/fault"),
+            guests::addition(bench.module()?, "/sysgenid.ko"),
+        ],
+        &["env", "SYSGENID_MODULE=/sysgenid.ko", "/fault"],
+    )
+}
+
+/// The module is loaded and unloaded again and again, while others use the device.
+pub fn load(bench: &Bench) -> Result<Vec<Test>> {
+    let program = products::c_selftests(&bench.kernel)?.join("sysgenid_load_test");
+    guests::tap_of(
+        bench,
+        "load",
+        &guests::options(bench),
+        &[
+            guests::addition(program, "/load"),
+            guests::addition(bench.module()?, "/sysgenid.ko"),
+        ],
+        &["env", "SYSGENID_MODULE=/sysgenid.ko", "/load"],
     )
 }
 
@@ -56,16 +80,61 @@ pub fn vmgenid(bench: &Bench) -> Result<Vec<Test>> {
     ];
     let mut command = vec!["/vmgenid_test.sh"];
     match &bench.kernel.module {
-        Module::InTree(modules) => {
-            for name in ["sysgenid.ko", "vmgenid.ko"] {
-                additions.push(guests::addition(modules.join(name), &format!("/{name}")));
-            }
-            command.extend(["/sysgenid.ko", "/sysgenid_hypervisor.ko", "/vmgenid.ko"]);
+        Module::InTree(module) => {
+            additions.push(guests::addition(module.clone(), "/sysgenid.ko"));
+            command.push("/sysgenid.ko");
         }
-        Module::BuiltIn => command.extend(["--built-in", "/sysgenid_hypervisor.ko"]),
+        Module::BuiltIn => command.push("--built-in"),
         Module::External => bail!("the stock kernel's own driver holds the device"),
     }
-    guests::tap_of(bench, "vmgenid", &additions, &command)
+    command.push("/sysgenid_hypervisor.ko");
+    if let Vmgenid::Module(module) = &bench.kernel.vmgenid {
+        additions.push(guests::addition(module.clone(), "/vmgenid.ko"));
+        command.push("/vmgenid.ko");
+    }
+    guests::tap_of(
+        bench,
+        "vmgenid",
+        &guests::options(bench),
+        &additions,
+        &command,
+    )
+}
+
+/// What the driver makes of malformed devices, and of well-formed ones beside them.
+pub fn malformed(bench: &Bench) -> Result<Vec<Test>> {
+    const SCRIPT: &str =
+        "exec /vmgenid_bad_test.sh /sysgenid.ko /sysgenid_hypervisor.ko /acpi/*.asl";
+    let hypervisor = guests::selftest_module(bench, "hypervisor", "sysgenid_hypervisor.ko")?;
+    let additions = [
+        guests::script("vmgenid_bad_test.sh"),
+        guests::script("module.sh"),
+        guests::script("vmgenid.sh"),
+        guests::addition(super::source("selftests/acpi"), "/acpi"),
+        guests::addition(bench.module()?, "/sysgenid.ko"),
+        guests::addition(hypervisor, "/sysgenid_hypervisor.ko"),
+    ];
+    let mut tables: Vec<_> = fs::read_dir(products::acpi_tables()?)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    tables.retain(|path| path.extension() == Some(OsStr::new("aml")));
+    guests::tap_of(
+        bench,
+        "malformed",
+        &with_tables(bench, &tables),
+        &additions,
+        &["sh", "-c", SCRIPT],
+    )
+}
+
+/// The options of a guest whose firmware has these tables, too.
+fn with_tables(bench: &Bench, tables: &[PathBuf]) -> GuestOptions {
+    let mut options = guests::options(bench);
+    for table in tables {
+        let file = format!("file={}", table.display());
+        options.qemu_arg.extend(["-acpitable".into(), file]);
+    }
+    options
 }
 
 /// Mistakes by the name that `selftests/mistakes` has for them, and how their report begins.
@@ -82,7 +151,7 @@ const MISTAKES: [(&str, &str); 12] = [
     ("free-active-object", "ODEBUG: free active"),
     ("shift-out-of-bounds", "UBSAN: shift-out-of-bounds"),
     ("delete-twice", "list_del corruption"),
-    ("count-from-zero", "refcount_t: addition on 0"),
+    ("count-from-zero", "at refcount_warn_saturate"),
     ("warning", "WARNING: "),
     ("null-pointer", "Oops: "),
 ];
@@ -109,7 +178,7 @@ pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
 pub fn data_race(bench: &Bench) -> Result<Vec<Test>> {
     const KIND: &str = "data-race";
     let modules = products::selftest_module(&bench.kernel, "mistakes")?;
-    let report = "BUG: KCSAN: data-race in race_on";
+    let report = "BUG: KCSAN: data-race in race";
     Ok(vec![found(bench, &modules, KIND, &mistake(KIND), report)?])
 }
 

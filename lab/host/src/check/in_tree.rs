@@ -3,15 +3,12 @@
 //! The driver as a part of the kernel: it builds there without a warning, and the kernel's own
 //! checks are content with it.
 
-use std::process::Command;
-
 use anyhow::Result;
 use anyhow::ensure;
 
 use super::Bench;
 use crate::kernel;
 use crate::kernel::Variant;
-use crate::step::execute_logged;
 use crate::tap::Test;
 
 /// Each of the kernels is built, with `CLIPPY=1 W=1`.
@@ -28,8 +25,8 @@ pub fn builds(_: &Bench) -> Result<Vec<Test>> {
         .collect()
 }
 
-/// Fails if the compiler of C or of Rust, or modpost, warns of something in the driver. Other code of
-/// the kernel may have warnings.
+/// Fails if the compiler of C or of Rust, or modpost, warns of something in the driver. Other code
+/// of the kernel may have warnings.
 fn without_warnings(log: &str) -> Result<()> {
     let warnings: Vec<_> = log
         .lines()
@@ -45,25 +42,12 @@ fn without_warnings(log: &str) -> Result<()> {
 }
 
 /// What the kernel's build system offers besides building.
+#[expect(clippy::unnecessary_wraps, reason = "all checks have this type")]
 pub fn kernel_checks(_: &Bench) -> Result<Vec<Test>> {
-    let tree = kernel::in_tree()?;
     let make = |target: &str| kernel::make(Variant::Debug, target).map(drop);
-    let kernel_doc = || -> Result<()> {
-        let log = execute_logged(
-            Command::new("python3")
-                .arg(tree.join("tools/docs/kernel-doc"))
-                .args(["-none", "-Wall"])
-                .arg(tree.join("include/uapi/linux/sysgenid.h"))
-                .arg(tree.join("include/linux/sysgenid.h")),
-            "kernel-doc",
-        )?;
-        ensure!(log.is_empty(), "{log}");
-        Ok(())
-    };
     Ok(vec![
         Test::from_result("make rustfmtcheck", make("rustfmtcheck")),
         Test::from_result("make rustdoc", make("rustdoc")),
-        Test::from_result("kernel-doc of the headers", kernel_doc()),
     ])
 }
 

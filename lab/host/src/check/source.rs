@@ -18,6 +18,7 @@ use super::source;
 use crate::cache;
 use crate::products;
 use crate::step::execute;
+use crate::step::execute_logged;
 use crate::tap::Test;
 
 pub fn formatting(_: &Bench) -> Result<Vec<Test>> {
@@ -108,6 +109,19 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
         "checkpatch",
         execute(&mut checkpatch, "checkpatch"),
     ));
+
+    let mut kernel_doc = Command::new("python3");
+    kernel_doc
+        .arg(bench.kernel.source.join("tools/docs/kernel-doc"))
+        .args(["-none", "-Wall"])
+        .arg(source("uapi/linux/sysgenid.h"))
+        .arg(source("include/linux/sysgenid.h"));
+    // It warns, and is content.
+    let result = execute_logged(&mut kernel_doc, "kernel-doc").and_then(|log| {
+        ensure!(log.is_empty(), "{log}");
+        Ok(())
+    });
+    tests.push(Test::from_result("kernel-doc of the headers", result));
     Ok(tests)
 }
 

@@ -26,6 +26,7 @@ use rustix::mount::UnmountFlags;
 
 use super::Kernel;
 use super::Module;
+use super::Vmgenid;
 use super::archive;
 use super::archive::Offer;
 use crate::cache;
@@ -42,6 +43,10 @@ const OTHERS: [(&str, &str); 3] = [
     ("uapi/linux/sysgenid.h", "include/uapi/linux/sysgenid.h"),
     ("selftests", "tools/testing/selftests/sysgenid"),
 ];
+
+/// What of that has no place in a tree: a Cargo package, which is formatted by the rules of its
+/// edition, and not by those of the tree.
+const NOT_FOR_A_TREE: &str = "tools/testing/selftests/sysgenid/rust";
 
 /// The lines that make the driver a part of the tree, in files of drivers/virt.
 const EDITS: [(&str, &str); 2] = [
@@ -60,7 +65,7 @@ pub enum Variant {
     Debug,
     /// The same, the driver built in.
     DebugBuiltin,
-    /// KCSAN, the driver a module.
+    /// KCSAN, the driver a module, and no other one for `VMGenID` devices.
     Kcsan,
 }
 
@@ -85,7 +90,7 @@ impl Variant {
         match self {
             Self::Debug => ["guest", "debug", "module"],
             Self::DebugBuiltin => ["guest", "debug", "builtin"],
-            Self::Kcsan => ["guest", "kcsan", "module"],
+            Self::Kcsan => ["guest", "kcsan", "alone"],
         }
     }
 
@@ -140,11 +145,7 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
         })
     })?;
 
-    let module = if products.join("sysgenid.ko").exists() {
-        Module::InTree(products.clone())
-    } else {
-        Module::BuiltIn
-    };
+    let built = |name| Some(products.join(name)).filter(|path| path.exists());
     let objects = directory.join("objects");
     Ok(Build {
         log: fs::read_to_string(products.join("log"))?,
@@ -155,8 +156,9 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
                 .to_owned(),
             source: archive::source(offer)?,
             tree: objects,
+            module: built("sysgenid.ko").map_or(Module::BuiltIn, Module::InTree),
+            vmgenid: built("vmgenid.ko").map_or(Vmgenid::Absent, Vmgenid::Module),
             image: products.join("bzImage"),
-            module,
         },
     })
 }
@@ -247,7 +249,7 @@ fn driver_key() -> Result<String> {
 
 /// The source with the driver in it: links to the files of the pristine one, and places at which
 /// the checkout's files are mounted, for as long as this sandbox lives.
-pub fn in_tree(offer: &Offer) -> Result<PathBuf> {
+fn in_tree(offer: &Offer) -> Result<PathBuf> {
     static MOUNTING: Mutex<()> = Mutex::new(());
     let source = archive::source(offer)?;
     let recipe = EDITS
@@ -300,15 +302,13 @@ fn mount_checkout(tree: &Path) -> Result<()> {
         rustix::mount::mount_bind(&from, to)
             .with_context(|| format!("cannot mount {} in the tree", cache::shown(&from)))
     };
+    let empty = |directory: &Path| {
+        let (kind, flags) = ("tmpfs", MountFlags::empty());
+        rustix::mount::mount(kind, directory, kind, flags, c"mode=0755")
+            .context("cannot mount the driver in the tree")
+    };
     let driver = tree.join(DRIVER);
-    rustix::mount::mount(
-        "driver",
-        &driver,
-        "tmpfs",
-        MountFlags::empty(),
-        c"mode=0755",
-    )
-    .context("cannot mount the driver in the tree")?;
+    empty(&driver)?;
     for file in driver_files()? {
         let to = driver.join(&file);
         if let Some(parent) = to.parent() {
@@ -320,7 +320,7 @@ fn mount_checkout(tree: &Path) -> Result<()> {
     for (from, to) in OTHERS {
         bind(Path::new(from), &tree.join(to))?;
     }
-    Ok(())
+    empty(&tree.join(NOT_FOR_A_TREE))
 }
 
 /// Keeps the objects of all kernels as they are, for as long as the result lives.

@@ -20,6 +20,7 @@ use anyhow::bail;
 use super::Choice;
 use super::Kernel;
 use super::Module;
+use super::Vmgenid;
 use super::archive;
 use super::archive::Offer;
 use crate::cache;
@@ -52,6 +53,7 @@ pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
         tree: directory.join("tree"),
         image: directory.join("vmlinuz"),
         module: Module::External,
+        vmgenid: Vmgenid::BuiltIn,
     })
 }
 
