@@ -171,7 +171,8 @@ static int be_a_user(struct shared *shared, long page, int number)
 				printf("# open: %s\n", strerror(errno));
 				return 1;
 			}
-			sched_yield();
+			/* Who loads it is to get on. */
+			pause_us(500);
 			continue;
 		}
 		__atomic_add_fetch(&shared->opened, 1, __ATOMIC_RELAXED);
@@ -182,7 +183,7 @@ static int be_a_user(struct shared *shared, long page, int number)
 		}
 		close(fd);
 		/* Others are to have their turn, and nobody is to have it at some times. */
-		pause_us(300 * (number + 1));
+		pause_us(2000 * (number + 1));
 	}
 	return 0;
 }

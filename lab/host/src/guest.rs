@@ -126,13 +126,16 @@ impl Follower {
     }
 
     /// Has a guest whose command has ended look for leaked memory, if its kernel can. What it finds
-    /// is a report of the kernel.
+    /// is a report of the kernel. A run that has one already has failed, and is not searched.
     pub fn find_leaks(
         &mut self,
         mut channel: &UnixStream,
         limit: Instant,
         sink: &mut dyn Sink,
     ) -> Result<Stop> {
+        if self.kernel.found().is_some() {
+            return Ok(Stop::Searched);
+        }
         Frame::FindLeaks.write(&mut channel)?;
         self.follow(channel, limit, false, sink)
     }
