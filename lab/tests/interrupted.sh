@@ -78,6 +78,7 @@ interrupt KILL 1 "asking the archive" run -- true
 interrupt KILL 4 "unpacking the source" run -- true
 interrupt INT 4 "preparing kernel" run -- true
 interrupt KILL 40 "preparing kernel" run -- true
+interrupt KILL 20 "building the kernel" run --kernel debug -- true
 
 # Two labs at once that need the same things. Each gets its own guest, too.
 "$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
