@@ -5,12 +5,13 @@
 # Prints TAP. The module is loaded when this ends, whatever it was at the start.
 #
 #	vmgenid_test.sh sysgenid.ko sysgenid_hypervisor.ko [vmgenid.ko]
-#	vmgenid_test.sh --built-in sysgenid_hypervisor.ko
+#	vmgenid_test.sh --built-in sysgenid_hypervisor.ko [vmgenid.ko]
 #
 # Without vmgenid.ko, this is for a kernel with CONFIG_VMGENID=n. With it, that driver
 # has the device in the end, and nothing can take it away: a second run in the same
-# guest fails. --built-in is for a kernel that has our driver in it, and CONFIG_VMGENID=n.
-# Wants to be root, and that nobody else uses the module.
+# guest fails. --built-in is for a kernel that has our driver in it; there, vmgenid.ko
+# only says that CONFIG_VMGENID is not n. Wants to be root, and that nobody else uses
+# the module.
 
 set -u
 
