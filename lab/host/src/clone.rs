@@ -52,11 +52,11 @@ impl<'a> Saved<'a> {
         }
         if stop != Stop::Ready {
             if matches!(stop, Stop::Ended(_) | Stop::Limit) {
-                step::say(
+                sink.remark(
                     "the command did not print a line READY, so there is no moment to save the machine at",
                 );
             }
-            let status = follower.conclude(&machine, &stop, "");
+            let status = follower.conclude(&machine, &stop, "", sink);
             return Ok(Err(if status == 0 { FAILED } else { status }));
         }
         let start = Instant::now();
@@ -104,7 +104,7 @@ impl<'a> Saved<'a> {
         machine.resume()?;
         let limit = Instant::now() + self.setup.limit;
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
-        Ok(follower.conclude(&machine, &stop, name))
+        Ok(follower.conclude(&machine, &stop, name, sink))
     }
 }
 

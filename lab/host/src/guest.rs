@@ -41,6 +41,12 @@ pub enum Source {
 pub trait Sink: Send {
     /// Takes some bytes; they may end in the middle of a line.
     fn take(&mut self, source: Source, bytes: &[u8]) -> Result<()>;
+
+    /// Takes what the lab says of how the guest ended; more lines than one if it has something to
+    /// show.
+    fn remark(&mut self, remark: &str) {
+        step::say(remark);
+    }
 }
 
 /// Why following a guest stopped.
@@ -155,43 +161,48 @@ impl Follower {
 
     /// Turns the end of a guest into what the lab exits with, and says what there is to say.
     /// `name` tells one of several guests apart.
-    pub fn conclude(&mut self, machine: &Machine, stop: &Stop, name: &str) -> u8 {
-        let of = if name.is_empty() {
-            String::new()
-        } else {
-            format!("{name}: ")
+    pub fn conclude(
+        &mut self,
+        machine: &Machine,
+        stop: &Stop,
+        name: &str,
+        sink: &mut dyn Sink,
+    ) -> u8 {
+        let mut remark = |text: &str| {
+            let of = if name.is_empty() { "" } else { ": " };
+            sink.remark(&format!("{name}{of}{text}"));
         };
         // A kernel that died or hangs may have said why on its console only.
         if matches!(stop, Stop::Gone | Stop::Limit) && self.kernel.found().is_none() {
             self.kernel.console(&machine.console());
         }
         if let Some(report) = self.kernel.found() {
-            step::say(format!("{of}the kernel reports a problem:"));
-            for line in report {
-                eprintln!("  {line}");
-            }
+            let report = shown(report);
+            remark(&format!("the kernel reports a problem:{report}"));
             return FAILED;
         }
         match stop {
             Stop::Ended(End::Exited(status)) => u8::try_from(*status).unwrap_or(FAILED),
             Stop::Ended(End::Signaled(signal)) => {
-                step::say(format!("{of}the command was killed by signal {signal}"));
+                remark(&format!("the command was killed by signal {signal}"));
                 128_u8.saturating_add(u8::try_from(*signal).unwrap_or(127))
             }
             Stop::Ended(End::NotStarted(why)) => {
-                step::say(format!("{of}{why}"));
+                remark(why);
                 NOT_STARTED
             }
             Stop::Limit => {
-                step::say(format!("{of}the limit is reached; the console ends with:"));
-                show_tail(machine);
+                let tail = console_tail(machine);
+                remark(&format!(
+                    "the limit is reached; the console ends with:{tail}"
+                ));
                 LIMIT_REACHED
             }
             Stop::Gone => {
-                step::say(format!(
-                    "{of}the machine stopped by itself; the console ends with:"
+                let tail = console_tail(machine);
+                remark(&format!(
+                    "the machine stopped by itself; the console ends with:{tail}"
                 ));
-                show_tail(machine);
                 FAILED
             }
             Stop::Started | Stop::Ready | Stop::Searched => FAILED,
@@ -199,12 +210,18 @@ impl Follower {
     }
 }
 
-fn show_tail(machine: &Machine) {
+/// The last lines of the console.
+fn console_tail(machine: &Machine) -> String {
     let console = machine.console();
     let lines: Vec<_> = console.lines().collect();
-    for line in &lines[lines.len().saturating_sub(20)..] {
-        eprintln!("  {line}");
-    }
+    shown(&lines[lines.len().saturating_sub(20)..])
+}
+
+/// Lines that are shown below a remark.
+fn shown(lines: &[impl AsRef<str>]) -> String {
+    lines
+        .iter()
+        .fold(String::new(), |all, line| all + "\n  " + line.as_ref())
 }
 
 /// Passes everything on as it comes.
@@ -267,6 +284,8 @@ impl Sink for Prefixed {
 /// Keeps what it takes.
 #[derive(Default)]
 pub struct Kept {
+    /// What the lab said of the guest's end.
+    pub remarks: String,
     /// Everything that was written to standard output.
     pub stdout: Vec<u8>,
     /// Everything that was written to standard error.
@@ -280,6 +299,11 @@ impl Sink for Kept {
             Source::Stderr => self.stderr.extend_from_slice(bytes),
         }
         Ok(())
+    }
+
+    fn remark(&mut self, remark: &str) {
+        self.remarks.push_str(remark);
+        self.remarks.push('\n');
     }
 }
 

@@ -25,5 +25,5 @@ pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
             stop = searched;
         }
     }
-    Ok(follower.conclude(&machine, &stop, ""))
+    Ok(follower.conclude(&machine, &stop, "", sink))
 }

@@ -86,7 +86,7 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
             step::say("the guest is gone");
         }
     }
-    Ok(follower.conclude(&machine, &stop, ""))
+    Ok(follower.conclude(&machine, &stop, "", &mut sink))
 }
 
 /// Sends what is typed, and the terminal's size when it changes.

@@ -26,10 +26,16 @@ use crate::tap::Test;
 /// The driver's unit tests, which have run at boot.
 pub fn unit_tests(bench: &Bench) -> Result<Vec<Test>> {
     const SUITES: [&str; 2] = ["sysgenid_generation", "sysgenid_vmgenid_device"];
-    let (status, output) = guests::said(bench, &guests::options(bench), &[], &["dmesg"])?;
-    ensure!(status == 0, "dmesg: exit status {status}");
+    let said = guests::said(bench, &guests::options(bench), &[], &["dmesg"])?;
+    ensure!(
+        said.status == 0,
+        "dmesg: exit status {}: {}",
+        said.status,
+        said.remarks
+    );
     // The times in front of the lines go; the indentation is a part of the results.
-    let log = output
+    let log = said
+        .output
         .lines()
         .map(|line| line.split_once("] ").map_or(line, |(_, text)| text))
         .fold(String::new(), |all, line| all + line + "\n");

@@ -90,11 +90,14 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
         .map(|(name, arguments)| format!("echo '{MARK}{name}'; /{name} {arguments};"))
         .concat()
         .repeat(rounds);
-    let (status, output) = said(bench, &options(bench), &additions, &["sh", "-c", &script])?;
-    let parts: Vec<_> = output.split(MARK).skip(1).collect();
+    let said = said(bench, &options(bench), &additions, &["sh", "-c", &script])?;
+    let parts: Vec<_> = said.output.split(MARK).skip(1).collect();
     ensure!(
         parts.len() == rounds * programs.len(),
-        "exit status {status}; the guest said: {output}"
+        "exit status {}: {}; the guest said: {}",
+        said.status,
+        said.remarks,
+        said.output
     );
     let mut tests = Vec::new();
     for (number, part) in parts.iter().enumerate() {
@@ -105,7 +108,7 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
             output,
         ));
     }
-    tests.push(no_report("selftests", status));
+    tests.push(said.no_report("selftests"));
     Ok(tests)
 }
 
@@ -119,17 +122,47 @@ pub fn options(bench: &Bench) -> GuestOptions {
     }
 }
 
-/// What a command says in a guest, and what the lab makes of its end.
+/// What a command said in a guest, and how that ended.
+pub struct Said {
+    /// What the lab exits with.
+    pub status: u8,
+    /// What the lab says of the end.
+    pub remarks: String,
+    /// What the command wrote to standard output.
+    pub output: String,
+}
+
+impl Said {
+    fn new(status: u8, kept: Kept) -> Self {
+        Self {
+            status,
+            remarks: kept.remarks,
+            output: String::from_utf8_lossy(&kept.stdout).into_owned(),
+        }
+    }
+
+    /// A test that fails if the kernel reported a problem, or the lab failed.
+    fn no_report(&self, name: &str) -> Test {
+        let result = if self.status == FAILED {
+            Err(anyhow!("{}", self.remarks))
+        } else {
+            Ok(())
+        };
+        Test::from_result(format!("{name}: no kernel report"), result)
+    }
+}
+
+/// What a command says in a guest.
 pub fn said(
     bench: &Bench,
     options: &GuestOptions,
     additions: &[Addition],
     command: &[&str],
-) -> Result<(u8, String)> {
+) -> Result<Said> {
     let setup = setup(bench, options, additions, command)?;
     let mut kept = Kept::default();
     let status = run::run(&setup, &mut kept)?;
-    Ok((status, String::from_utf8_lossy(&kept.stdout).into_owned()))
+    Ok(Said::new(status, kept))
 }
 
 /// The TAP that a command prints in a guest.
@@ -140,20 +173,10 @@ pub fn tap_of(
     additions: &[Addition],
     command: &[&str],
 ) -> Result<Vec<Test>> {
-    let (status, output) = said(bench, options, additions, command)?;
-    let mut tests = tap::parse(name, &output);
-    tests.push(no_report(name, status));
+    let said = said(bench, options, additions, command)?;
+    let mut tests = tap::parse(name, &said.output);
+    tests.push(said.no_report(name));
     Ok(tests)
-}
-
-/// A test that fails if a run ended with a report of the kernel, which was shown then.
-fn no_report(name: &str, status: u8) -> Test {
-    let result = if status == FAILED {
-        Err(anyhow!("the kernel reported a problem, see above"))
-    } else {
-        Ok(())
-    };
-    Test::from_result(format!("{name}: no kernel report"), result)
 }
 
 /// The module is loaded and unloaded, and another module changes the generation.
@@ -197,10 +220,10 @@ pub fn ordering(bench: &Bench) -> Result<Vec<Test>> {
             ..GuestOptions::plain()
         };
         let setup = setup(bench, &options, &additions, &["/order-test"])?;
-        let outputs = resume_all(&setup, &ids)?;
+        let clones = resume_all(&setup, &ids)?;
         let name = format!("order, {smp} CPUs");
-        tests.extend(clone_tests(&name, &outputs));
-        tests.push(all_different(&name, &outputs, &["random", "urandom"]));
+        tests.extend(clone_tests(&name, &clones));
+        tests.push(all_different(&name, &clones, &["random", "urandom"]));
     }
     let options = GuestOptions::plain();
     let setup = setup(
@@ -209,10 +232,10 @@ pub fn ordering(bench: &Bench) -> Result<Vec<Test>> {
         &additions,
         &["/order-test", "--before-change"],
     )?;
-    let outputs = resume_all(&setup, &ids)?;
+    let clones = resume_all(&setup, &ids)?;
     tests.push(Test::from_result(
         "order, control: before the change clones draw the same",
-        some_equal(&outputs, "early"),
+        some_equal(&clones, "early"),
     ));
     Ok(tests)
 }
@@ -223,16 +246,19 @@ fn clone_program() -> Result<Addition> {
 }
 
 /// Resumes a saved guest with those IDs, one after the other; the clones' outputs.
-fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<(u8, String)>> {
-    let saved = Saved::new(setup, &mut Kept::default())?
-        .map_err(|status| anyhow!("the guest could not be saved (exit status {status})"))?;
+fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
+    let mut kept = Kept::default();
+    let saved = Saved::new(setup, &mut kept)?.map_err(|status| {
+        let said = kept.remarks;
+        anyhow!("the guest could not be saved (exit status {status}): {said}")
+    })?;
     ids.iter()
         .enumerate()
         .map(|(number, id)| {
             let mut kept = Kept::default();
             let id = id.unwrap_or(saved.id);
             let status = saved.resume(&format!("clone{}", number + 1), id, &mut kept, |_| ())?;
-            Ok((status, String::from_utf8_lossy(&kept.stdout).into_owned()))
+            Ok(Said::new(status, kept))
         })
         .collect()
 }
@@ -247,15 +273,15 @@ fn noted<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// The TAP of each clone, and its exit status.
-fn clone_tests(name: &str, outputs: &[(u8, String)]) -> Vec<Test> {
+fn clone_tests(name: &str, clones: &[Said]) -> Vec<Test> {
     let mut tests = Vec::new();
-    for (number, (status, output)) in outputs.iter().enumerate() {
-        let name = format!("{name}, clone {} of {}", number + 1, outputs.len());
-        tests.extend(tap::parse(&name, output));
-        let result = if *status == 0 {
+    for (number, clone) in clones.iter().enumerate() {
+        let name = format!("{name}, clone {} of {}", number + 1, clones.len());
+        tests.extend(tap::parse(&name, &clone.output));
+        let result = if clone.status == 0 {
             Ok(())
         } else {
-            Err(anyhow!("{status}"))
+            Err(anyhow!("{}: {}", clone.status, clone.remarks))
         };
         tests.push(Test::from_result(format!("{name}: exit status"), result));
     }
@@ -263,10 +289,10 @@ fn clone_tests(name: &str, outputs: &[(u8, String)]) -> Vec<Test> {
 }
 
 /// Fails unless at least two clones noted the same value under this name.
-fn some_equal(outputs: &[(u8, String)], name: &str) -> Result<()> {
-    let mut values: Vec<_> = outputs
+fn some_equal(clones: &[Said], name: &str) -> Result<()> {
+    let mut values: Vec<_> = clones
         .iter()
-        .flat_map(|(_, output)| noted(output, name))
+        .flat_map(|clone| noted(&clone.output, name))
         .collect();
     let all = values.len();
     values.sort_unstable();
@@ -277,12 +303,12 @@ fn some_equal(outputs: &[(u8, String)], name: &str) -> Result<()> {
 
 /// A test that fails if any two of the values that the clones noted under these names are equal, or
 /// if a clone noted none.
-fn all_different(name: &str, outputs: &[(u8, String)], names: &[&str]) -> Test {
+fn all_different(name: &str, clones: &[Said], names: &[&str]) -> Test {
     let result = || -> Result<()> {
         let mut values = Vec::new();
-        for (_, output) in outputs {
+        for clone in clones {
             for name in names {
-                let noted = noted(output, name);
+                let noted = noted(&clone.output, name);
                 ensure!(!noted.is_empty(), "a clone noted no {name} bytes");
                 values.extend(noted);
             }
@@ -314,11 +340,11 @@ pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
         let command = ["/clone-test", &format!("--source={source}")];
         let setup = setup(bench, &options, &[clone_program()?], &command)?;
         let ids = [(); 3].map(|()| Some(Uuid::new_v4()));
-        let outputs = resume_all(&setup, &ids)?;
+        let clones = resume_all(&setup, &ids)?;
         let name = format!("clones, {smp} CPUs");
-        tests.extend(clone_tests(&name, &outputs));
+        tests.extend(clone_tests(&name, &clones));
         if reseeds {
-            tests.push(all_different(&name, &outputs, &["random", "urandom"]));
+            tests.push(all_different(&name, &clones, &["random", "urandom"]));
         }
     }
     Ok(tests)
@@ -327,8 +353,8 @@ pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
 pub fn same_id(bench: &Bench) -> Result<Vec<Test>> {
     let command = ["/clone-test", "--expect-unchanged"];
     let setup = setup(bench, &GuestOptions::plain(), &[clone_program()?], &command)?;
-    let outputs = resume_all(&setup, &[None])?;
-    let tests = clone_tests("same ID", &outputs);
+    let clones = resume_all(&setup, &[None])?;
+    let tests = clone_tests("same ID", &clones);
     Ok(tests)
 }
 
@@ -367,11 +393,16 @@ int main(void)
         Some(Uuid::new_v4()),
     ];
     let mut tests = Vec::new();
-    for (number, (status, output)) in resume_all(&setup, &ids)?.into_iter().enumerate() {
-        let result = if (status, output.as_str()) == (3, "alive\n") {
+    for (number, clone) in resume_all(&setup, &ids)?.into_iter().enumerate() {
+        let result = if (clone.status, clone.output.as_str()) == (3, "alive\n") {
             Ok(())
         } else {
-            Err(anyhow!("exit status {status}, output {output:?}"))
+            Err(anyhow!(
+                "exit status {}: {}; output {:?}",
+                clone.status,
+                clone.remarks,
+                clone.output
+            ))
         };
         tests.push(Test::from_result(
             format!("a static program, clone {}", number + 1),
