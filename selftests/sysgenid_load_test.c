@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -66,9 +65,20 @@ static bool is_loaded(void)
 
 static void pause_us(long us)
 {
-	struct timespec time = { .tv_nsec = us * 1000 };
+	struct timespec time = {
+		.tv_sec = us / 1000000,
+		.tv_nsec = us % 1000000 * 1000,
+	};
 
 	nanosleep(&time, NULL);
+}
+
+static long now_us(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000 + time.tv_nsec / 1000;
 }
 
 FIXTURE(load)
@@ -162,8 +172,10 @@ static int use(int fd, long page, struct shared *shared, bool triggers)
 static int be_a_user(struct shared *shared, long page, int number)
 {
 	int fd, line;
+	long start;
 
 	while (!__atomic_load_n(&shared->stop, __ATOMIC_RELAXED)) {
+		start = now_us();
 		fd = open(NODE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
 		if (fd < 0) {
 			/* Not there, or there no more. */
@@ -182,8 +194,11 @@ static int be_a_user(struct shared *shared, long page, int number)
 			return 1;
 		}
 		close(fd);
-		/* Others are to have their turn, and nobody is to have it at some times. */
-		pause_us(2000 * (number + 1));
+		/*
+		 * Nobody is to have it at some times, however slow this system is: that is
+		 * when it can be unloaded.
+		 */
+		pause_us((now_us() - start) * (USERS + number));
 	}
 	return 0;
 }
@@ -212,7 +227,7 @@ TEST_F_TIMEOUT(load, five_hundred_rounds, LIMIT_S)
 			TH_LOG("round %u: %s", round, strerror(errno));
 		}
 		while (__atomic_load_n(&self->shared->opened, __ATOMIC_RELAXED) == opened)
-			sched_yield();
+			pause_us(500);
 		if (round % 10 == 0) {
 			fd = open(NODE, O_RDONLY | O_CLOEXEC);
 			ASSERT_LE(0, fd);
@@ -223,7 +238,7 @@ TEST_F_TIMEOUT(load, five_hundred_rounds, LIMIT_S)
 		while (unload()) {
 			ASSERT_EQ(EWOULDBLOCK, errno);
 			refused++;
-			pause_us(100);
+			pause_us(500);
 		}
 		ASSERT_FALSE(is_loaded());
 		ASSERT_EQ(-1, access(NODE, F_OK));

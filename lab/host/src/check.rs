@@ -149,6 +149,7 @@ const CHECK_DEBUG: Lane = Lane {
         ),
         Check::debug(Variant::Debug, "memory runs short", debug::faults),
         Check::debug(Variant::Debug, "the VMGenID device", debug::vmgenid),
+        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
         Check::debug(Variant::Debug, "selftests", guests::selftests),
         Check::debug(Variant::Kcsan, "the VMGenID device", debug::vmgenid),
         Check::debug(Variant::Debug, "the ordering promise", guests::ordering),
@@ -157,7 +158,6 @@ const CHECK_DEBUG: Lane = Lane {
         Check::debug(Variant::Debug, "clones", guests::clones),
         Check::debug(Variant::DebugBuiltin, "clones", guests::clones),
         Check::debug(Variant::Kcsan, "clones", guests::clones),
-        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
         Check::debug(
             Variant::Debug,
             "loading, unloading, and other kernel code",

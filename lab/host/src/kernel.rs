@@ -162,6 +162,11 @@ pub fn make(variant: Variant, target: &str) -> Result<String> {
     debug::make(&newest(false)?, variant, target)
 }
 
+/// Has the kernel's build system write the documentation of that kernel's Rust code.
+pub fn document(variant: Variant) -> Result<()> {
+    debug::document(&newest(false)?, variant)
+}
+
 /// Looks at the archive again, and returns what its newest kernel with Rust is.
 pub fn update() -> Result<String> {
     Ok(newest(true)?.release)

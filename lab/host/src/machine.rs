@@ -38,6 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// (which is started with -no-reboot) at the first oops.
 const CMDLINE: &str = "console=ttyS0 loglevel=7 oops=panic panic=-1 random.trust_cpu=on";
 
+/// More of it for kernels that catch mistakes: nobody waits long for a grace period, and meanwhile
+/// works on. Where a kernel is slow, that is much work.
+const CMDLINE_DEBUG: &str = "rcupdate.rcu_expedited=1";
+
 /// What a machine is made of; the same for a machine and for its clones.
 #[derive(Clone, Debug)]
 pub struct Hardware {
@@ -51,6 +55,8 @@ pub struct Hardware {
     pub memory: String,
     /// Whether guest time is counted in instructions.
     pub icount: bool,
+    /// The kernel's command line.
+    pub cmdline: String,
     /// Further arguments for QEMU.
     pub arguments: Vec<String>,
 }
@@ -58,12 +64,18 @@ pub struct Hardware {
 impl Hardware {
     /// One CPU and 256 MiB, enough for most of what the lab does.
     pub fn small(kernel: &Kernel) -> Self {
+        let cmdline = if kernel.is_debug() {
+            format!("{CMDLINE} {CMDLINE_DEBUG}")
+        } else {
+            CMDLINE.into()
+        };
         Self {
             image: kernel.image.clone(),
             release: kernel.release.clone(),
             smp: 1,
             memory: "256M".into(),
             icount: false,
+            cmdline,
             arguments: Vec::new(),
         }
     }
@@ -108,7 +120,7 @@ impl Machine {
             .args(["-smp", &hardware.smp.to_string(), "-m", &hardware.memory])
             .arg("-kernel")
             .arg(&hardware.image)
-            .args(["-append", CMDLINE])
+            .args(["-append", &hardware.cmdline])
             .args(["-device", &format!("vmgenid,guid={id}")])
             .args([
                 "-chardev",

@@ -26,7 +26,7 @@ use crate::tap::Test;
 /// The driver's unit tests, which have run at boot.
 pub fn unit_tests(bench: &Bench) -> Result<Vec<Test>> {
     const SUITES: [&str; 2] = ["sysgenid_generation", "sysgenid_vmgenid_device"];
-    let said = guests::said(bench, &guests::options(bench), &[], &["dmesg"])?;
+    let said = guests::said(bench, &guests::options(bench, 1), &[], &["dmesg"])?;
     ensure!(
         said.status == 0,
         "dmesg: exit status {}: {}",
@@ -62,19 +62,16 @@ pub fn faults(bench: &Bench) -> Result<Vec<Test>> {
 
 /// The module is loaded and unloaded again and again, while others use the device.
 pub fn load(bench: &Bench) -> Result<Vec<Test>> {
-    // To unload a module takes some grace periods, which is most of what a round takes.
-    const SCRIPT: &str = "echo 1 >/sys/kernel/rcu_expedited &&
-        SYSGENID_MODULE=/sysgenid.ko exec /load";
     let program = products::c_selftests(&bench.kernel)?.join("sysgenid_load_test");
     guests::tap_of(
         bench,
         "load",
-        &guests::options(bench),
+        &guests::options(bench, 2),
         &[
             guests::addition(program, "/load"),
             guests::addition(bench.module()?, "/sysgenid.ko"),
         ],
-        &["sh", "-c", SCRIPT],
+        &["env", "SYSGENID_MODULE=/sysgenid.ko", "/load"],
     )
 }
 
@@ -104,7 +101,7 @@ pub fn vmgenid(bench: &Bench) -> Result<Vec<Test>> {
     guests::tap_of(
         bench,
         "vmgenid",
-        &guests::options(bench),
+        &guests::options(bench, 2),
         &additions,
         &command,
     )
@@ -136,9 +133,9 @@ pub fn malformed(bench: &Bench) -> Result<Vec<Test>> {
     )
 }
 
-/// The options of a guest whose firmware has these tables, too.
+/// The options of a guest with one processor whose firmware has these tables, too.
 fn with_tables(bench: &Bench, tables: &[PathBuf]) -> GuestOptions {
-    let mut options = guests::options(bench);
+    let mut options = guests::options(bench, 1);
     for table in tables {
         let file = format!("file={}", table.display());
         options.qemu_arg.extend(["-acpitable".into(), file]);

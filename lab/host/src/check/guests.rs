@@ -90,7 +90,12 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
         .map(|(name, arguments)| format!("echo '{MARK}{name}'; /{name} {arguments};"))
         .concat()
         .repeat(rounds);
-    let said = said(bench, &options(bench), &additions, &["sh", "-c", &script])?;
+    let said = said(
+        bench,
+        &options(bench, 2),
+        &additions,
+        &["sh", "-c", &script],
+    )?;
     let parts: Vec<_> = said.output.split(MARK).skip(1).collect();
     ensure!(
         parts.len() == rounds * programs.len(),
@@ -112,10 +117,10 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
-/// The options of a guest in which one command runs.
-pub fn options(bench: &Bench) -> GuestOptions {
+/// The options of a guest with that many processors, in which one command runs.
+pub fn options(bench: &Bench, smp: u32) -> GuestOptions {
     GuestOptions {
-        smp: 2,
+        smp,
         // A kernel that catches mistakes is slow, and has more to do.
         limit: if bench.kernel.is_debug() { 900 } else { 300 },
         ..GuestOptions::plain()
@@ -200,7 +205,7 @@ pub fn module_test(bench: &Bench) -> Result<Vec<Test>> {
         "/sysgenid_bump.ko",
         "/rust",
     ];
-    tap_of(bench, "module", &options(bench), &additions, &command)
+    tap_of(bench, "module", &options(bench, 2), &additions, &command)
 }
 
 /// Who has seen the generation change, and then draws from the kernel, never gets what another

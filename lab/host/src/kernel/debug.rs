@@ -122,13 +122,10 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
     let name = variant.name();
     let tree = in_tree(offer)?;
     let configuration = configuration(variant)?;
-    let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
-    let parts = [&offer.version, &root, &configuration, &FLAGS.concat()];
-    let key = cache::key(&parts.map(String::as_str));
-    let directory = cache::directory(&format!("debug/{name}-{key}"))?;
-    let driver = driver_key()?;
+    let place = cached_at(offer, variant)?;
+    let directory = cache::directory(&place)?;
 
-    let products = cache::made(&format!("debug/{name}-{key}/{driver}"), |products| {
+    let products = cache::made(&format!("{place}/{}", driver_key()?), |products| {
         // Taken here, for what it is made from needs it as well.
         let begin_with = match variant.relative() {
             Some(relative) if !is_whole(&directory) => Some(get(offer, relative)?.kernel.tree),
@@ -163,12 +160,34 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
     })
 }
 
+/// Where that kernel is in the cache: a directory for the objects, and one for what was made of each
+/// state of the driver.
+fn cached_at(offer: &Offer, variant: Variant) -> Result<String> {
+    let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
+    let configuration = configuration(variant)?;
+    let parts = [&offer.version, &root, &configuration, &FLAGS.concat()];
+    let key = cache::key(&parts.map(String::as_str));
+    Ok(format!("debug/{variant}-{key}"))
+}
+
 /// Has make make `target` in that kernel, which is built before; returns what it says.
 pub fn make(offer: &Offer, variant: Variant, target: &str) -> Result<String> {
     let built = get(offer, variant)?.kernel.tree;
     let directory = built.parent().context("the objects lie in a directory")?;
     let objects = Objects::new(directory, None)?;
     execute_logged(objects.make(&in_tree(offer)?).arg(target), target)
+}
+
+/// Has make write the documentation of that kernel's Rust code, if it has not done so for the driver
+/// as it is. That takes longer than a test of it is worth each time.
+pub fn document(offer: &Offer, variant: Variant) -> Result<()> {
+    let target = "rustdoc";
+    let place = cached_at(offer, variant)?;
+    cache::made(&format!("{place}/{}-{target}", driver_key()?), |made| {
+        let log = make(offer, variant, target)?;
+        Ok(fs::write(made.join("log"), log)?)
+    })?;
+    Ok(())
 }
 
 /// The configuration that is wanted: what allnoconfig starts from.
