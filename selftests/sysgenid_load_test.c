@@ -43,6 +43,7 @@
 /* What the users tell the one who loads and unloads, and the other way round. */
 struct shared {
 	bool stop;
+	bool failed;
 	unsigned int opened;	/* times that the node was found and opened */
 	unsigned int changed;	/* changes of the generation */
 };
@@ -217,6 +218,9 @@ TEST_F_TIMEOUT(load, five_hundred_rounds, LIMIT_S)
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			status = be_a_user(self->shared, self->page, i);
 			fflush(stdout);
+			if (status)
+				__atomic_store_n(&self->shared->failed, true,
+						 __ATOMIC_RELAXED);
 			_exit(status);
 		}
 	}
@@ -226,8 +230,11 @@ TEST_F_TIMEOUT(load, five_hundred_rounds, LIMIT_S)
 		ASSERT_EQ(0, load(self->file)) {
 			TH_LOG("round %u: %s", round, strerror(errno));
 		}
-		while (__atomic_load_n(&self->shared->opened, __ATOMIC_RELAXED) == opened)
+		while (__atomic_load_n(&self->shared->opened, __ATOMIC_RELAXED) == opened) {
+			ASSERT_FALSE(__atomic_load_n(&self->shared->failed,
+						     __ATOMIC_RELAXED));
 			pause_us(500);
+		}
 		if (round % 10 == 0) {
 			fd = open(NODE, O_RDONLY | O_CLOEXEC);
 			ASSERT_LE(0, fd);
