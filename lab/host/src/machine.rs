@@ -36,7 +36,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The kernel's command line: the whole log on the serial port, and the end of the machine
 /// (which is started with -no-reboot) at the first oops.
-const CMDLINE: &str = "console=ttyS0 loglevel=7 oops=panic panic=-1 random.trust_cpu=on";
+///
+/// Nobody watches the clock: Linux 7.3 can hang when it does. With interrupts off,
+/// `watchdog_check_skew()` waits for another processor, and for no longer than the clock says. If
+/// that processor has stopped this one to change the clock, then neither goes on, and at boot that
+/// clock counts interrupts.
+const CMDLINE: &str =
+    "console=ttyS0 loglevel=7 oops=panic panic=-1 random.trust_cpu=on tsc=nowatchdog";
 
 /// More of it for kernels that catch mistakes: nobody waits long for a grace period, and meanwhile
 /// works on. Where a kernel is slow, that is much work.
