@@ -122,7 +122,7 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
     let name = variant.name();
     let tree = in_tree(offer)?;
     let configuration = configuration(variant)?;
-    let place = cached_at(offer, variant)?;
+    let place = cached_at(offer, variant, &configuration)?;
     let directory = cache::directory(&place)?;
 
     let products = cache::made(&format!("{place}/{}", driver_key()?), |products| {
@@ -160,13 +160,11 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
     })
 }
 
-/// Where that kernel is in the cache: a directory for the objects, and one for what was made of each
-/// state of the driver.
-fn cached_at(offer: &Offer, variant: Variant) -> Result<String> {
+/// Where the kernel with that configuration is in the cache: a directory for the objects, and one for
+/// what was made of each state of the driver.
+fn cached_at(offer: &Offer, variant: Variant, configuration: &str) -> Result<String> {
     let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
-    let configuration = configuration(variant)?;
-    let parts = [&offer.version, &root, &configuration, &FLAGS.concat()];
-    let key = cache::key(&parts.map(String::as_str));
+    let key = cache::key(&[&offer.version, &root, configuration, &FLAGS.concat()]);
     Ok(format!("debug/{variant}-{key}"))
 }
 
@@ -182,7 +180,7 @@ pub fn make(offer: &Offer, variant: Variant, target: &str) -> Result<String> {
 /// as it is. That takes longer than a test of it is worth each time.
 pub fn document(offer: &Offer, variant: Variant) -> Result<()> {
     let target = "rustdoc";
-    let place = cached_at(offer, variant)?;
+    let place = cached_at(offer, variant, &configuration(variant)?)?;
     cache::made(&format!("{place}/{}-{target}", driver_key()?), |made| {
         let log = make(offer, variant, target)?;
         Ok(fs::write(made.join("log"), log)?)
