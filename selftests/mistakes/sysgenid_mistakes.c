@@ -40,10 +40,10 @@ static int use_after_free(void)
 	return 0;
 }
 
-/* What lies behind a page of a driver that user space maps. */
+/* Still in the page, so that the processor does not find it. */
 static int vmalloc_out_of_bounds(void)
 {
-	size_t size = PAGE_SIZE;
+	size_t size = PAGE_SIZE - 8;
 	char *memory = vmalloc(size);
 
 	if (!memory)

@@ -45,8 +45,9 @@ const CMDLINE: &str =
     "console=ttyS0 loglevel=7 oops=panic panic=-1 random.trust_cpu=on tsc=nowatchdog";
 
 /// More of it for kernels that catch mistakes: nobody waits long for a grace period, and meanwhile
-/// works on. Where a kernel is slow, that is much work.
-const CMDLINE_DEBUG: &str = "rcupdate.rcu_expedited=1";
+/// works on (where a kernel is slow, that is much work), and KASAN reports all that it finds, not
+/// only the first.
+const CMDLINE_DEBUG: &str = "rcupdate.rcu_expedited=1 kasan_multi_shot";
 
 /// What a machine is made of; the same for a machine and for its clones.
 #[derive(Clone, Debug)]
