@@ -31,5 +31,6 @@ pub(crate) mod poll;
 pub(crate) mod random;
 pub(crate) mod shared_page;
 pub(crate) mod uevent;
+pub(crate) mod vma;
 #[cfg(CONFIG_VMGENID)]
 pub(crate) mod vmfork;

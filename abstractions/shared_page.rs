@@ -5,7 +5,10 @@
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
 
-use crate::abstractions::module::this_module;
+use crate::abstractions::{
+    module::this_module,
+    vma::restrict_to_reading_one_page, //
+};
 use core::ptr::NonNull;
 use kernel::{
     alloc::allocator::Vmalloc,
@@ -97,20 +100,10 @@ impl SharedPage {
     ///
     /// # Errors
     ///
-    /// * [`EINVAL`] if `vma` is for more than one page, or not for offset 0.
-    /// * [`EPERM`] if `vma` is writable or executable.
+    /// * Those of [`restrict_to_reading_one_page`].
     /// * [`ENOMEM`] or [`ENFILE`] if there can be no file for the mapping.
     pub(crate) fn map(self: &Arc<Self>, vma: &VmaNew, name: &CStr) -> Result {
-        // SAFETY: `vma` is being set up by the current thread, so this is no data race.
-        let offset = unsafe { (*vma.as_ptr()).vm_pgoff };
-
-        if offset != 0 || vma.end() - vma.start() != PAGE_SIZE {
-            return Err(EINVAL);
-        }
-
-        vma.try_clear_maywrite().map_err(|_| EPERM)?;
-        vma.try_clear_mayexec().map_err(|_| EPERM)?;
-        vma.set_dontexpand();
+        restrict_to_reading_one_page(vma)?;
         // The fault handler inserts the page.
         vma.set_mixedmap();
 
