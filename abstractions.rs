@@ -8,7 +8,7 @@
 #[cfg(CONFIG_ACPI)]
 #[cfg_attr(
     not(CONFIG_SYSGENID_VMGENID_ACPI),
-    expect(dead_code, reason = "nobody evaluates objects or hears notifications")
+    expect(dead_code, reason = "nobody hears notifications")
 )]
 pub(crate) mod acpi;
 pub(crate) mod arc_slot;
@@ -19,10 +19,6 @@ pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod fs;
 #[cfg(CONFIG_ACPI)]
-#[cfg_attr(
-    not(CONFIG_SYSGENID_VMGENID_ACPI),
-    expect(dead_code, reason = "nobody looks at the ID")
-)]
 pub(crate) mod memremap;
 pub(crate) mod miscdevice;
 pub(crate) mod module;

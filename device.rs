@@ -181,5 +181,6 @@ impl MiscDevice for SysgenidDevice {
             status.outdated_watchers
         );
         seq_print!(m, "sysgenid-source:\t{}\n", status.source.unwrap_or("none"));
+        seq_print!(m, "sysgenid-pending:\t{}\n", u8::from(status.pending));
     }
 }

@@ -86,6 +86,20 @@ struct State {
     outdated: usize,
     /// What caused the last change.
     source: Option<&'static str>,
+    /// What the sign showed when the last change that it asked for began.
+    heeded: SignValue,
+}
+
+/// What a [`Sign`] shows.
+pub(crate) type SignValue = [u8; 16];
+
+/// Something that shows from outside of this system that a change is due, before a source has come
+/// to know of it.
+pub(crate) trait Sign: Send + Sync {
+    /// Returns what it shows now: something else than before if a change is due.
+    ///
+    /// Called in any context.
+    fn value(&self) -> SignValue;
 }
 
 /// The generation of this system.
@@ -97,6 +111,8 @@ pub(crate) struct Generation {
     epoch: Atomic<u64>,
     /// Where changes are announced. Populated with `changes` held.
     device: SetOnce<ARef<Device>>,
+    /// What shows that a change is due, if anything does. Populated with `changes` held.
+    sign: SetOnce<KBox<dyn Sign>>,
     #[pin]
     changes: Mutex<()>,
     #[pin]
@@ -141,12 +157,14 @@ impl Generation {
                 page,
                 epoch: Atomic::new(0),
                 device: SetOnce::new(),
+                sign: SetOnce::new(),
                 changes <- new_mutex!((), "Generation::changes"),
                 state <- new_spinlock!(
                     State {
                         tracked: 0,
                         outdated: 0,
                         source: None,
+                        heeded: SignValue::default(),
                     },
                     "Generation::state"
                 ),
@@ -174,6 +192,19 @@ impl Generation {
         }
     }
 
+    /// Heeds `sign` from now on. Only the first call has an effect.
+    ///
+    /// May sleep.
+    pub(crate) fn heed(&self, sign: KBox<dyn Sign>) {
+        let _changes = self.changes.lock();
+
+        if self.sign.as_ref().is_none() {
+            // First this: whoever finds the sign compares it.
+            self.state.lock().heeded = sign.value();
+            self.sign.populate(sign);
+        }
+    }
+
     /// Announces that the generation has become `new`. Called with `changes` held.
     fn announce(&self, new: u32) {
         if let Some(device) = self.device.as_ref() {
@@ -194,8 +225,20 @@ impl Generation {
     /// May sleep. If the kernel's random number generator has to be reseeded then this must have
     /// been done before.
     pub(crate) fn bump(&self, source: &'static str, least: u32) {
+        self.change(source, least, false);
+    }
+
+    /// The same, because of what the [`Sign`] shows, if there is one.
+    pub(crate) fn bump_for_sign(&self, source: &'static str) {
+        self.change(source, 0, true);
+    }
+
+    fn change(&self, source: &'static str, least: u32, for_sign: bool) {
         let word = self.page.word();
         let _changes = self.changes.lock();
+        // If it shows something else from here on, then that is for another change.
+        let sign = self.sign.as_ref().filter(|_| for_sign);
+        let heeded = sign.map(|sign| sign.value());
         let old = word.load(Relaxed);
         let new = successor(old, least);
 
@@ -211,6 +254,9 @@ impl Generation {
             // No watcher has acked the new epoch.
             state.outdated = state.tracked;
             state.source = Some(source);
+            if let Some(heeded) = heeded {
+                state.heeded = heeded;
+            }
         }
 
         self.readers.notify_all();
@@ -239,6 +285,8 @@ pub(crate) struct Status {
     pub(crate) outdated_watchers: usize,
     /// What caused the last change, if there was any.
     pub(crate) source: Option<&'static str>,
+    /// Whether the [`Sign`] shows that another change is due.
+    pub(crate) pending: bool,
 }
 
 /// A watcher of a [`Generation`].
@@ -494,6 +542,11 @@ impl Watcher {
             watchers: state.tracked,
             outdated_watchers: state.outdated,
             source: state.source,
+            pending: self
+                .generation
+                .sign
+                .as_ref()
+                .is_some_and(|sign| sign.value() != state.heeded),
         }
     }
 }
@@ -599,6 +652,51 @@ mod tests {
         assert!(!watcher.is_outdated());
         assert_eq!(watcher.ack(7), Ok(()));
         assert!(!watcher.is_outdated());
+
+        Ok(())
+    }
+
+    struct TestSign(Arc<Atomic<u32>>);
+
+    impl Sign for TestSign {
+        fn value(&self) -> SignValue {
+            let mut value = SignValue::default();
+
+            value[12..].copy_from_slice(&self.0.load(Relaxed).to_ne_bytes());
+            value
+        }
+    }
+
+    #[test]
+    fn pending_until_the_change_for_the_sign() -> Result {
+        let generation = Generation::new()?;
+        let watcher = Watcher::new(generation.clone());
+        let shown = Arc::new(Atomic::new(1), GFP_KERNEL)?;
+
+        assert!(!watcher.status().pending);
+        generation.heed(KBox::new(TestSign(shown.clone()), GFP_KERNEL)?);
+        assert!(!watcher.status().pending);
+
+        shown.store(2, Relaxed);
+        assert!(watcher.status().pending);
+        // This has another reason.
+        generation.bump(TEST, 0);
+        assert!(watcher.status().pending);
+        generation.bump_for_sign(TEST);
+        assert!(!watcher.status().pending);
+        assert_eq!(watcher.status().generation, 2);
+
+        Ok(())
+    }
+
+    #[test]
+    fn nothing_is_pending_without_a_sign() -> Result {
+        let generation = Generation::new()?;
+        let watcher = Watcher::new(generation.clone());
+
+        generation.bump_for_sign(TEST);
+        assert!(!watcher.status().pending);
+        assert_eq!(watcher.status().generation, 1);
 
         Ok(())
     }

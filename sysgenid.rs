@@ -4,13 +4,18 @@
 //!
 //! Sources of a change (`vmfork`, `vmgenid_acpi`, `exported`, and the ioctl of the device) bump the
 //! [`Generation`], and the device `/dev/sysgenid` shows it to user space. A source knows nothing of the
-//! device, and the generation knows neither.
+//! device, and the generation knows neither. `/dev/vmgenid` shows what the hypervisor itself writes.
 
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
+#[cfg(CONFIG_ACPI)]
+use crate::vmgenid_device::{
+    Absence,
+    IdMemory, //
+};
 use crate::{
     abstractions::miscdevice::MiscDeviceRegistration,
     device::SysgenidDevice,
@@ -28,11 +33,9 @@ mod vmfork;
 #[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
 mod vmgenid_acpi;
 #[cfg(CONFIG_ACPI)]
-#[cfg_attr(
-    not(CONFIG_SYSGENID_VMGENID_ACPI),
-    expect(dead_code, reason = "only vmgenid_acpi looks at the ID")
-)]
 mod vmgenid_device;
+#[cfg(CONFIG_ACPI)]
+mod vmgenid_page;
 
 /// What tells the driver of clones.
 const SOURCE: Option<&str> = if cfg!(CONFIG_VMGENID) {
@@ -63,9 +66,10 @@ struct Sysgenid {
     #[cfg(CONFIG_VMGENID)]
     #[pin]
     _vmfork: vmfork::Source,
+    #[cfg(CONFIG_ACPI)]
+    _vmgenid_page: Option<vmgenid_page::Registration>,
     #[pin]
     device: MiscDeviceRegistration<SysgenidDevice>,
-    generation: Arc<Generation>,
 }
 
 impl kernel::InPlaceModule for Sysgenid {
@@ -73,22 +77,52 @@ impl kernel::InPlaceModule for Sysgenid {
         #[cfg_attr(not(CONFIG_SYSGENID_VMGENID_ACPI), expect(unused_variables))]
         module: &'static ThisModule,
     ) -> impl PinInit<Self, Error> {
-        // The device comes last: a module whose initialization fails is freed even if somebody has
-        // opened the device in between.
-        try_pin_init!(Self {
-            generation: Generation::new()?,
-            _exported: exported::register(generation.clone())?,
-            #[cfg(CONFIG_VMGENID)]
-            _vmfork <- vmfork::register(generation.clone()),
-            #[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
-            _vmgenid_acpi <- vmgenid_acpi::Source::register(module, generation.clone()),
-            device <- SysgenidDevice::register(generation.clone()),
-            _: {
-                generation.announce_on(device.device());
-                say_source();
-            },
+        pin_init::pin_init_scope(move || {
+            let generation = Generation::new()?;
+            #[cfg(CONFIG_ACPI)]
+            let id = vmgenid_id(&generation)?;
+
+            // The devices come last, and of them the one whose registration can fail comes first: a
+            // module whose initialization fails is freed even if somebody has opened a device in
+            // between.
+            Ok(try_pin_init!(Self {
+                _exported: exported::register(generation.clone())?,
+                #[cfg(CONFIG_VMGENID)]
+                _vmfork <- vmfork::register(generation.clone()),
+                #[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
+                _vmgenid_acpi <- vmgenid_acpi::Source::register(module, generation.clone()),
+                device <- SysgenidDevice::register(generation.clone()),
+                #[cfg(CONFIG_ACPI)]
+                _vmgenid_page: id.and_then(vmgenid_page::register),
+                _: {
+                    generation.announce_on(device.device());
+                    say_source();
+                },
+            }))
         })
     }
+}
+
+/// Returns where the hypervisor keeps the VM generation ID, and has the generation heed it. If there is
+/// none, or nobody knows which one, then this is said in the log.
+///
+/// # Errors
+///
+/// [`ENOMEM`] if memory is short.
+#[cfg(CONFIG_ACPI)]
+fn vmgenid_id(generation: &Generation) -> Result<Option<Arc<IdMemory>>> {
+    let id = match vmgenid_device::map_sole_id() {
+        Ok(id) => Arc::new(id, GFP_KERNEL)?,
+        Err(Absence::Refused(refusal)) if refusal.errno() == ENOMEM => return Err(ENOMEM),
+        Err(absence) => {
+            pr_info!("no /dev/vmgenid: {absence}\n");
+            return Ok(None);
+        }
+    };
+
+    generation.heed(KBox::new(id.clone(), GFP_KERNEL)?);
+
+    Ok(Some(id))
 }
 
 /// Says in the log which source is in use.

@@ -34,6 +34,6 @@ pub(crate) fn register(generation: Arc<Generation>) -> impl PinInit<Source, Erro
 
 impl VmForkHandler for Handler {
     fn vm_forked(&self) {
-        self.generation.bump("vmfork", 0);
+        self.generation.bump_for_sign("vmfork");
     }
 }

@@ -35,9 +35,9 @@ use crate::{
     generation::Generation,
     vmgenid_device::{
         map_id,
-        Id,
         IdMemory,
-        IDS, //
+        IDS,
+        ID_SIZE, //
     }, //
 };
 use kernel::{
@@ -89,6 +89,9 @@ impl Source {
     }
 }
 
+/// A VM generation ID.
+type Id = [u8; ID_SIZE];
+
 /// What is heard, and what is known of it.
 #[pin_data]
 pub(crate) struct Listener {
@@ -138,7 +141,7 @@ fn cloned(id: &Id) {
     add_device_randomness(id);
 
     if let Some(generation) = GENERATION.get() {
-        generation.bump("vmgenid", 0);
+        generation.bump_for_sign("vmgenid");
     }
 }
 

@@ -9,19 +9,30 @@
 
 #![forbid(unsafe_code)]
 
-use crate::abstractions::{
-    acpi::{
-        AcpiDevice,
-        Status,
-        Value, //
+use crate::{
+    abstractions::{
+        acpi::{
+            AcpiDevice,
+            Status,
+            Value, //
+        },
+        device::with_driver_name,
+        memremap::ForeignMemory, //
     },
-    device::with_driver_name,
-    memremap::ForeignMemory, //
+    generation::{
+        Sign,
+        SignValue, //
+    }, //
 };
+use core::ptr;
 use kernel::{
     fmt,
     io::PhysAddr,
-    prelude::*, //
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// The IDs that the device has, as hardware ID or as compatible ID: Firecracker's, and the one of
@@ -31,13 +42,17 @@ use kernel::{
 pub(crate) const IDS: [&CStr; 2] = [c"VMGENCTR", c"VM_GEN_COUNTER"];
 
 /// The number of bytes of an ID.
-const ID_SIZE: usize = 16;
-
-/// A VM generation ID.
-pub(crate) type Id = [u8; ID_SIZE];
+pub(crate) const ID_SIZE: usize = 16;
 
 /// The place where the hypervisor keeps the ID.
 pub(crate) type IdMemory = ForeignMemory<ID_SIZE>;
+
+/// A new ID shows that a change of the generation is due.
+impl Sign for Arc<IdMemory> {
+    fn value(&self) -> SignValue {
+        self.read()
+    }
+}
 
 /// Why a device cannot be used.
 pub(crate) enum Refusal {
@@ -59,6 +74,10 @@ pub(crate) enum Refusal {
     NotReserved(PhysAddr),
     /// The ID cannot be mapped.
     Mapping(Error),
+    /// The ID is not in one page.
+    Straddling(PhysAddr),
+    /// A part of the page in which the ID is is system RAM.
+    SharedPage(PhysAddr),
 }
 
 impl Refusal {
@@ -90,6 +109,12 @@ impl fmt::Display for Refusal {
                 f.write_fmt(fmt!("ADDR {address:#x} is not in reserved memory"))
             }
             Self::Mapping(err) => f.write_fmt(fmt!("cannot map the ID: {err:?}")),
+            Self::Straddling(address) => {
+                f.write_fmt(fmt!("the ID at {address:#x} is not in one page"))
+            }
+            Self::SharedPage(address) => f.write_fmt(fmt!(
+                "a part of the page of the ID at {address:#x} is system RAM"
+            )),
         }
     }
 }
@@ -140,17 +165,73 @@ pub(crate) fn map_id(device: &AcpiDevice) -> Result<IdMemory, Refusal> {
     })
 }
 
-/// Says in the log which driver holds the VMGenID device: of several ones, the first that is held.
+/// Returns the VMGenID devices of this machine, each once.
+///
+/// Each step of the iterator may sleep, and so may this function.
+fn devices() -> impl Iterator<Item = ARef<AcpiDevice>> {
+    IDS.iter().enumerate().flat_map(|(index, id)| {
+        AcpiDevice::find(id).filter(move |device| {
+            // A device can have more IDs than one.
+            !IDS[..index]
+                .iter()
+                .flat_map(|id| AcpiDevice::find(id))
+                .any(|other| ptr::eq(&*other, &**device))
+        })
+    })
+}
+
+/// Why there is no device to be used.
+pub(crate) enum Absence {
+    /// There is no device.
+    NoDevice,
+    /// There is one, or all that there are have been refused, the last one for that reason.
+    Refused(Refusal),
+    /// There are several ones, of which the hypervisor means one.
+    Several,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDevice => f.write_str("there is no VMGenID device"),
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Several => f.write_str("there are several VMGenID devices"),
+        }
+    }
+}
+
+/// Maps the ID of the VMGenID device, if there is just one that is well-formed, whoever holds it.
+///
+/// May sleep.
+///
+/// # Errors
+///
+/// Why there is not.
+pub(crate) fn map_sole_id() -> Result<IdMemory, Absence> {
+    let mut found = Err(Absence::NoDevice);
+
+    for device in devices() {
+        found = match (found, map_id(&device)) {
+            (Ok(_), Ok(_)) => return Err(Absence::Several),
+            (Ok(memory), Err(_)) | (Err(_), Ok(memory)) => Ok(memory),
+            (Err(_), Err(refusal)) => Err(Absence::Refused(refusal)),
+        };
+    }
+
+    found
+}
+
+/// Says in the log which driver holds the VMGenID device: of several ones, the first that is held. Says
+/// nothing if there is none.
 ///
 /// May sleep.
 pub(crate) fn say_who_holds_it() {
-    let devices = IDS
-        .iter()
-        .flat_map(|id| AcpiDevice::find(id))
-        .filter_map(|device| device.platform_device());
     let mut any = false;
 
-    for device in devices {
+    for device in devices() {
+        let Some(device) = device.platform_device() else {
+            continue;
+        };
         let held = with_driver_name(&device, |driver| {
             if let Some(driver) = driver {
                 pr_info!("the VMGenID device is held by the driver {driver}\n");
@@ -164,8 +245,6 @@ pub(crate) fn say_who_holds_it() {
     }
     if any {
         pr_warn!("the VMGenID device is held by no driver\n");
-    } else {
-        pr_info!("there is no ACPI VMGenID device\n");
     }
 }
 

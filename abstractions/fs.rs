@@ -19,6 +19,10 @@ use kernel::{
     }, //
 };
 
+/// `FMODE_WRITE` of `include/linux/fs.h`, for which `bindgen` gives no constant because the macro
+/// contains a cast.
+const FMODE_WRITE: bindings::fmode_t = 1 << 1;
+
 /// `FMODE_NOWAIT` of `include/linux/fs.h`, for which `bindgen` gives no constant because the macro
 /// contains a cast.
 const FMODE_NOWAIT: bindings::fmode_t = 1 << 27;
@@ -61,6 +65,13 @@ impl FileNew {
         // SAFETY: By the type invariants the file is being opened by the current thread, which is
         // what `stream_open()` is for. It does nothing with the inode, and returns zero always.
         unsafe { bindings::stream_open((*self.as_ptr()).f_inode, self.as_ptr()) };
+    }
+
+    /// Returns whether this file is being opened for writing, whatever else it is opened for.
+    pub(crate) fn is_for_writing(&self) -> bool {
+        // SAFETY: By the type invariants only the current thread has access to the file, so this
+        // is no data race.
+        unsafe { (*self.as_ptr()).f_mode & FMODE_WRITE != 0 }
     }
 
     /// Declares that reads and writes of this file do not sleep if [`KiocbExt::nonblocking`] is

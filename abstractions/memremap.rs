@@ -3,14 +3,53 @@
 //! Memory that is not the kernel's own.
 //!
 //! C headers: [`include/linux/io.h`](srctree/include/linux/io.h),
-//! [`include/linux/ioport.h`](srctree/include/linux/ioport.h)
+//! [`include/linux/ioport.h`](srctree/include/linux/ioport.h),
+//! [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
+use crate::abstractions::vma::restrict_to_reading_one_page;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
+    error::to_result,
     io::PhysAddr,
+    mm::virt::VmaNew,
+    page::{
+        PAGE_MASK,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*, //
 };
+
+#[cfg(all(CONFIG_X86, CONFIG_ARCH_HAS_CC_PLATFORM))]
+extern "C" {
+    /// `cc_mkdec()` of `arch/x86/include/asm/coco.h`, which the kernel exports to GPL modules, but
+    /// which is not among the headers that the bindings are made from.
+    fn cc_mkdec(value: u64) -> u64;
+}
+
+/// Returns whether the `size` bytes at `start` are in resources of just that kind, or in none of that
+/// kind if `wanted` says so.
+fn intersects(start: PhysAddr, size: usize, flags: u32, description: u32, wanted: u32) -> bool {
+    // SAFETY: This only looks at the tree of resources, with its lock held. It takes numbers of any
+    // value.
+    let found = unsafe {
+        bindings::region_intersects(start, size, flags as c_ulong, description as c_ulong)
+    };
+
+    found == wanted as c_int
+}
+
+/// Returns whether none of the `size` bytes at `start` is system RAM.
+fn is_no_system_ram(start: PhysAddr, size: usize) -> bool {
+    intersects(
+        start,
+        size,
+        bindings::IORESOURCE_SYSTEM_RAM,
+        bindings::IORES_DESC_NONE,
+        bindings::REGION_DISJOINT,
+    )
+}
 
 /// Returns whether all that is known of the `size` bytes at `start` is that the firmware has reserved
 /// them: they are not for the kernel to use, nor a window to devices.
@@ -18,14 +57,6 @@ use kernel::{
 /// Only the memory map of x86 tells that apart. Elsewhere this returns whether the bytes are no
 /// system RAM.
 pub(crate) fn is_reserved(start: PhysAddr, size: usize) -> bool {
-    let intersects = |flags: u32, description: u32| {
-        // SAFETY: This only looks at the tree of resources, with its lock held. It takes numbers of
-        // any value.
-        unsafe {
-            bindings::region_intersects(start, size, flags as c_ulong, description as c_ulong)
-        }
-    };
-
     if cfg!(CONFIG_X86) {
         [
             bindings::IORES_DESC_RESERVED,
@@ -33,12 +64,16 @@ pub(crate) fn is_reserved(start: PhysAddr, size: usize) -> bool {
         ]
         .into_iter()
         .any(|description| {
-            intersects(bindings::IORESOURCE_MEM, description)
-                == bindings::REGION_INTERSECTS as c_int
+            intersects(
+                start,
+                size,
+                bindings::IORESOURCE_MEM,
+                description,
+                bindings::REGION_INTERSECTS,
+            )
         })
     } else {
-        intersects(bindings::IORESOURCE_SYSTEM_RAM, bindings::IORES_DESC_NONE)
-            == bindings::REGION_DISJOINT as c_int
+        is_no_system_ram(start, size)
     }
 }
 
@@ -46,10 +81,11 @@ pub(crate) fn is_reserved(start: PhysAddr, size: usize) -> bool {
 ///
 /// # Invariants
 ///
-/// `pointer` is what `memremap()` has returned for at least `N` bytes, and is unmapped only when this
-/// is dropped.
+/// `pointer` is what `memremap()` has returned for the `N` bytes at `start`, and is unmapped only when
+/// this is dropped.
 pub(crate) struct ForeignMemory<const N: usize> {
     pointer: NonNull<[u8; N]>,
+    start: PhysAddr,
 }
 
 // SAFETY: The mapping is in the kernel's part of all address spaces, and can be removed on any thread.
@@ -85,7 +121,13 @@ impl<const N: usize> ForeignMemory<N> {
         // INVARIANT: This comes from `memremap()`.
         Ok(Self {
             pointer: NonNull::new(pointer.cast()).ok_or(ENOMEM)?,
+            start,
         })
+    }
+
+    /// Returns where the memory is.
+    pub(crate) fn start(&self) -> PhysAddr {
+        self.start
     }
 
     /// Returns what is there now. If somebody writes at the same time then this may be a part of the
@@ -103,4 +145,75 @@ impl<const N: usize> Drop for ForeignMemory<N> {
         // to use it.
         unsafe { bindings::memunmap(self.pointer.as_ptr().cast()) };
     }
+}
+
+/// A page that somebody else writes, and that user space can map to read.
+///
+/// # Invariants
+///
+/// `frame` is the number of a page of which no byte is system RAM.
+pub(crate) struct ForeignPage {
+    frame: c_ulong,
+}
+
+impl ForeignPage {
+    /// Returns the page in which `address` is.
+    ///
+    /// # Errors
+    ///
+    /// [`EADDRNOTAVAIL`] if a part of it is system RAM, which user space is not to see.
+    pub(crate) fn around(address: PhysAddr) -> Result<Self> {
+        // CAST: The mask has all of the upper bits, however wide an address is.
+        let start = address & PAGE_MASK as isize as PhysAddr;
+
+        if !is_no_system_ram(start, PAGE_SIZE) {
+            return Err(EADDRNOTAVAIL);
+        }
+
+        // INVARIANT: This was just found out.
+        Ok(Self {
+            frame: (start >> PAGE_SHIFT) as c_ulong,
+        })
+    }
+
+    /// Maps this page into `vma`, cached, which must have been made for one page at offset 0, and
+    /// must not be writable or executable. It cannot become so later.
+    ///
+    /// # Errors
+    ///
+    /// * Those of [`restrict_to_reading_one_page`].
+    /// * [`ENOMEM`] if memory is short, [`EINVAL`] if somebody has mapped the page in another way
+    ///   than cached.
+    pub(crate) fn map(&self, vma: &VmaNew) -> Result {
+        restrict_to_reading_one_page(vma)?;
+
+        // SAFETY: `vma` is being set up by the current thread, so this is no data race.
+        let protection = shared_with_hypervisor(unsafe { (*vma.as_ptr()).vm_page_prot });
+
+        // SAFETY: `vma` is being set up by the current thread, and is as large as one page. It cannot
+        // be written, so it is no mapping that is copied on write. By the type invariants there is
+        // nothing of the kernel, nor of any program, in the page that it gets.
+        to_result(unsafe {
+            bindings::remap_pfn_range(vma.as_ptr(), vma.start(), self.frame, PAGE_SIZE, protection)
+        })
+    }
+}
+
+/// Where the memory of this machine is encrypted: turns the protection of a mapping into one for
+/// memory that the hypervisor writes, as `pgprot_decrypted()` does.
+#[cfg(all(CONFIG_X86, CONFIG_ARCH_HAS_CC_PLATFORM))]
+fn shared_with_hypervisor(protection: bindings::pgprot_t) -> bindings::pgprot_t {
+    // SAFETY: This computes a number from a number.
+    let decrypted = unsafe { cc_mkdec(protection.pgprot as u64) };
+
+    bindings::pgprot_t {
+        // CAST: All 64 bits, of a `c_ulong` of as many.
+        pgprot: decrypted as bindings::pgprotval_t,
+    }
+}
+
+/// The memory of this machine is not encrypted.
+#[cfg(not(all(CONFIG_X86, CONFIG_ARCH_HAS_CC_PLATFORM)))]
+fn shared_with_hypervisor(protection: bindings::pgprot_t) -> bindings::pgprot_t {
+    protection
 }

@@ -87,3 +87,10 @@ check_changed()
 {
 	check_look "$((generation + $1)) $SOURCE"
 }
+
+# Whether the driver knows of an ID for which the generation has not changed.
+check_pending()
+{
+	pending=$(sed -n 's/^sysgenid-pending:\t//p' /proc/self/fdinfo/0 <"$NODE")
+	[ "$pending" = "$1" ] || fail "pending is \"$pending\", expected $1"
+}

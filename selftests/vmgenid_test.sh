@@ -105,9 +105,12 @@ same_id_changes_nothing()
 not_before_the_notification()
 {
 	remember
+	check_pending 0 || return
 	play id 000102030405060708090a0b0c0d0e0f || return
+	check_pending 1 || return
 	check_unchanged || return
 	play notify 1 || return
+	check_pending 0 || return
 	check_changed 1 || return
 	# The ID from before would be a change as well, if it was that one that was kept.
 	remember

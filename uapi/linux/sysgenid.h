@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: ((GPL-2.0 WITH Linux-syscall-note) OR BSD-2-Clause) */
 
 /*
- * The interface of /dev/sysgenid, the system generation.
+ * The interface of /dev/sysgenid, the system generation, and of /dev/vmgenid, the
+ * hypervisor's own ID of this virtual machine.
  *
  * A virtual machine that is cloned or restored from a snapshot, or a container
  * that is restored from a checkpoint, does not notice. Whatever a program keeps
@@ -89,6 +90,39 @@
  *	sysgenid-outdated-watchers  how many of those are outdated;
  *	sysgenid-source		    what caused the last change: "none" if there
  *				    was none, "ioctl", "vmfork", ...
+ *	sysgenid-pending	    1 if the hypervisor has given this machine
+ *				    another ID than the one for which it changed
+ *				    the generation last: it is a clone, and the
+ *				    change is due. Else 0.
+ *
+ * /dev/vmgenid
+ * ------------
+ * Between the moment when a clone is resumed and the moment when the kernel has
+ * heard of it, user space runs: for milliseconds the generation is the old one, and
+ * getrandom() returns the same bytes in all clones. The page in which the hypervisor
+ * keeps the VM generation ID has the new ID from the first instruction on. Where
+ * there is one, in memory that user space may see, /dev/vmgenid shows it, read-only;
+ * its mode is 0400, because the ID identifies this machine.
+ *
+ * Open it O_RDONLY (all else fails with EACCES), and map one page at offset 0 with
+ * PROT_READ, shared or private. The ID is the 16 bytes at the offset that
+ * VMGENID_GET_OFFSET returns. The errors of mmap() are those of /dev/sysgenid.
+ *
+ * read() of 16 bytes or more returns the ID, whatever the file position is, and
+ * fails with
+ *	EINVAL	   for less than 16 bytes;
+ *	EFAULT	   for memory that cannot be written.
+ *
+ * A program that keeps secrets remembers the ID along with the generation. Before
+ * each use it loads both again, and compares. If the ID is another one then it uses
+ * nothing that it has, trusts nothing that getrandom() returns, and waits until the
+ * generation is another one as well; then it builds everything anew. It looks again
+ * before a result leaves it.
+ *
+ * /proc/<pid>/fdinfo/<fd> shows:
+ *	vmgenid-offset		    the offset of the ID in the page;
+ *	vmgenid-id		    the ID, 32 hexadecimal digits, for those with
+ *				    CAP_SYS_ADMIN.
  */
 
 #ifndef _UAPI_LINUX_SYSGENID_H
@@ -149,5 +183,15 @@
  * * EINVAL - the argument is greater than 0xffffffff; nothing has changed
  */
 #define SYSGENID_TRIGGER_GEN_UPDATE	_IO(SYSGENID_IOCTL_MAGIC, 3)
+
+/**
+ * VMGENID_GET_OFFSET - where in its page the VM generation ID is
+ *
+ * An ioctl of /dev/vmgenid. There is no argument.
+ *
+ * Return:
+ * * 0 to 4080 or, with larger pages, more - the offset, in bytes
+ */
+#define VMGENID_GET_OFFSET		_IO(SYSGENID_IOCTL_MAGIC, 0x10)
 
 #endif /* _UAPI_LINUX_SYSGENID_H */

@@ -115,6 +115,7 @@ const CHECK: Lane = Lane {
         Check::stock("clones", guests::clones),
         Check::stock("resumed with the same ID", guests::same_id),
         Check::stock("demo", lab::demo),
+        Check::stock("where /dev/vmgenid is", guests::id_nodes),
         Check::stock(
             "a program that the lab has never seen",
             guests::unknown_program,

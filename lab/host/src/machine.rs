@@ -62,6 +62,8 @@ pub struct Hardware {
     pub memory: String,
     /// Whether guest time is counted in instructions.
     pub icount: bool,
+    /// Whether it has a `VMGenID` device.
+    pub vmgenid: bool,
     /// The kernel's command line.
     pub cmdline: String,
     /// Further arguments for QEMU.
@@ -82,6 +84,7 @@ impl Hardware {
             smp: 1,
             memory: "256M".into(),
             icount: false,
+            vmgenid: true,
             cmdline,
             arguments: Vec::new(),
         }
@@ -128,7 +131,6 @@ impl Machine {
             .arg("-kernel")
             .arg(&hardware.image)
             .args(["-append", &hardware.cmdline])
-            .args(["-device", &format!("vmgenid,guid={id}")])
             .args([
                 "-chardev",
                 "socket,id=monitor,fd=3",
@@ -150,6 +152,9 @@ impl Machine {
                 "file:{}",
                 directory.path().join("console").display()
             ));
+        if hardware.vmgenid {
+            command.args(["-device", &format!("vmgenid,guid={id}")]);
+        }
         match origin {
             Origin::Boot(initramfs) => command.arg("-initrd").arg(initramfs),
             Origin::Saved(saved, initramfs) => command

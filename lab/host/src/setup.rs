@@ -34,6 +34,10 @@ use crate::userspace;
 
 /// Options of every guest.
 #[derive(Args, Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the command line"
+)]
 pub struct GuestOptions {
     /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), a series
     /// such as 7.2, or one that the lab builds: “debug” (KASAN, lockdep, kmemleak, …, the driver a
@@ -56,6 +60,9 @@ pub struct GuestOptions {
     /// Do not load the module
     #[arg(long)]
     pub no_module: bool,
+    /// Leave out the device by which a hypervisor tells its guests of clones
+    #[arg(long)]
+    pub no_vmgenid: bool,
     /// Give the guest Debian's user space (libc, OpenSSL, udev, Python) besides busybox
     #[arg(long)]
     pub userspace: bool,
@@ -85,6 +92,7 @@ impl GuestOptions {
             memory: None,
             icount: false,
             no_module: false,
+            no_vmgenid: false,
             userspace: false,
             qemu_arg: Vec::new(),
             limit: 300,
@@ -214,6 +222,7 @@ impl Setup {
         let mut hardware = Hardware::small(kernel);
         hardware.smp = options.smp;
         hardware.icount = options.icount;
+        hardware.vmgenid = !options.no_vmgenid;
         hardware.arguments.clone_from(&options.qemu_arg);
         if let Some(memory) = &options.memory {
             hardware.memory.clone_from(memory);

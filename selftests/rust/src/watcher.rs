@@ -199,6 +199,8 @@ pub struct FdInfo {
     pub outdated_watchers: u64,
     /// What caused the last change.
     pub source: String,
+    /// Whether the hypervisor has asked for another change.
+    pub pending: bool,
 }
 
 impl FdInfo {
@@ -224,6 +226,7 @@ impl FdInfo {
             watchers: field("sysgenid-watchers")?.parse().ok()?,
             outdated_watchers: field("sysgenid-outdated-watchers")?.parse().ok()?,
             source: field("sysgenid-source")?.to_owned(),
+            pending: flag("sysgenid-pending")?,
         })
     }
 }
@@ -260,7 +263,8 @@ mod tests {
 
     const TEXT: &str = "pos:\t0\nflags:\t02\nsysgenid-generation:\t7\nsysgenid-acked:\t6\n\
         sysgenid-outdated:\t1\nsysgenid-tracked:\t0\nsysgenid-watchers:\t3\n\
-        sysgenid-outdated-watchers:\t2\nsysgenid-source:\tvmfork\n";
+        sysgenid-outdated-watchers:\t2\nsysgenid-source:\tvmfork\n\
+        sysgenid-pending:\t1\n";
 
     #[test]
     fn fdinfo_as_the_contract_has_it() {
@@ -272,6 +276,7 @@ mod tests {
         assert_eq!(info.watchers, 3);
         assert_eq!(info.outdated_watchers, 2);
         assert_eq!(info.source, "vmfork");
+        assert!(info.pending);
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -51,7 +50,11 @@ pub fn faults(bench: &Bench) -> Result<Vec<Test>> {
     guests::tap_of(
         bench,
         "faults",
-        &with_tables(bench, &[products::acpi_tables()?.join("reserved.aml")]),
+        &GuestOptions {
+            no_vmgenid: true,
+            qemu_arg: guests::with_tables(&[products::acpi_tables()?.join("reserved.aml")]),
+            ..guests::options(bench, 1)
+        },
         &[
             guests::addition(program, "/fault"),
             guests::addition(bench.module()?, "/sysgenid.ko"),
@@ -127,20 +130,13 @@ pub fn malformed(bench: &Bench) -> Result<Vec<Test>> {
     guests::tap_of(
         bench,
         "malformed",
-        &with_tables(bench, &tables),
+        &GuestOptions {
+            qemu_arg: guests::with_tables(&tables),
+            ..guests::options(bench, 1)
+        },
         &additions,
         &["sh", "-c", SCRIPT],
     )
-}
-
-/// The options of a guest with one processor whose firmware has these tables, too.
-fn with_tables(bench: &Bench, tables: &[PathBuf]) -> GuestOptions {
-    let mut options = guests::options(bench, 1);
-    for table in tables {
-        let file = format!("file={}", table.display());
-        options.qemu_arg.extend(["-acpitable".into(), file]);
-    }
-    options
 }
 
 /// Mistakes that a kernel survives, by the name that `selftests/mistakes` has for them, and how

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::ensure;
@@ -50,7 +51,8 @@ fn words(command: &[&str]) -> Vec<String> {
     command.iter().map(|&word| word.to_owned()).collect()
 }
 
-fn setup(
+/// A guest in which one command runs.
+pub fn setup(
     bench: &Bench,
     options: &GuestOptions,
     additions: &[Addition],
@@ -77,6 +79,8 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
     let additions = [
         addition(c.join("sysgenid_test"), "/c"),
         addition(c.join("sysgenid_test_32"), "/c32"),
+        addition(c.join("vmgenid_page_test"), "/page"),
+        addition(c.join("vmgenid_page_test_32"), "/page32"),
         addition(rust.join("sysgenid-rs-test"), "/rust"),
     ];
     // Without a module, nothing can hold it.
@@ -84,7 +88,13 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
         Module::BuiltIn => "-T mmap_holds_the_module",
         Module::InTree(_) | Module::External => "",
     };
-    let programs = [("c", without), ("c32", without), ("rust", "")];
+    let programs = [
+        ("c", without),
+        ("c32", without),
+        ("page", without),
+        ("page32", without),
+        ("rust", ""),
+    ];
     let rounds = if bench.kernel.is_debug() { 1 } else { 2 };
     let script = programs
         .map(|(name, arguments)| format!("echo '{MARK}{name}'; /{name} {arguments};"))
@@ -252,11 +262,21 @@ fn clone_program() -> Result<Addition> {
 
 /// Resumes a saved guest with those IDs, one after the other; the clones' outputs.
 fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
+    resume_saved(&save(setup)?.0, ids)
+}
+
+/// A saved guest, and what it had written to standard output by then.
+pub fn save(setup: &Setup) -> Result<(Saved<'_>, String)> {
     let mut kept = Kept::default();
     let saved = Saved::new(setup, &mut kept)?.map_err(|status| {
-        let said = kept.remarks;
+        let said = &kept.remarks;
         anyhow!("the guest could not be saved (exit status {status}): {said}")
     })?;
+    Ok((saved, String::from_utf8_lossy(&kept.stdout).into_owned()))
+}
+
+/// The same for a guest that has been saved.
+pub fn resume_saved(saved: &Saved<'_>, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
     ids.iter()
         .enumerate()
         .map(|(number, id)| {
@@ -269,7 +289,7 @@ fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
 }
 
 /// What a clone printed after `# name `.
-fn noted<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
+pub fn noted<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
     let mark = format!("# {name} ");
     output
         .lines()
@@ -278,7 +298,7 @@ fn noted<'a>(output: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 /// The TAP of each clone, and its exit status.
-fn clone_tests(name: &str, clones: &[Said]) -> Vec<Test> {
+pub fn clone_tests(name: &str, clones: &[Said]) -> Vec<Test> {
     let mut tests = Vec::new();
     for (number, clone) in clones.iter().enumerate() {
         let name = format!("{name}, clone {} of {}", number + 1, clones.len());
@@ -331,6 +351,18 @@ fn all_different(name: &str, clones: &[Said], names: &[&str]) -> Test {
     Test::from_result(format!("{name}: no random bytes twice"), result())
 }
 
+/// Fails unless each clone noted the VM generation ID that it was given.
+fn have_ids(clones: &[Said], ids: &[Option<Uuid>]) -> Result<()> {
+    for (clone, id) in clones.iter().zip(ids) {
+        let id = id.context("each clone has an ID of its own")?;
+        // In memory the first three parts of a UUID are numbers of a little-endian machine.
+        let id = Uuid::from_bytes(id.to_bytes_le()).simple().to_string();
+        let noted = noted(&clone.output, "vmgenid");
+        ensure!(noted == [&id], "the ID is {id}, the clone noted {noted:?}");
+    }
+    Ok(())
+}
+
 pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
     let (source, reseeds) = match bench.kernel.vmgenid {
         Vmgenid::Absent => ("vmgenid", false),
@@ -348,6 +380,10 @@ pub fn clones(bench: &Bench) -> Result<Vec<Test>> {
         let clones = resume_all(&setup, &ids)?;
         let name = format!("clones, {smp} CPUs");
         tests.extend(clone_tests(&name, &clones));
+        tests.push(Test::from_result(
+            format!("{name}: the hypervisor's IDs"),
+            have_ids(&clones, &ids),
+        ));
         if reseeds {
             tests.push(all_different(&name, &clones, &["random", "urandom"]));
         }
@@ -361,6 +397,114 @@ pub fn same_id(bench: &Bench) -> Result<Vec<Test>> {
     let clones = resume_all(&setup, &[None])?;
     let tests = clone_tests("same ID", &clones);
     Ok(tests)
+}
+
+/// A guest in which `/dev/vmgenid` is there, or is not, and what the driver says of that.
+struct IdNode {
+    name: &'static str,
+    /// Whether the guest has QEMU's own device.
+    own: bool,
+    /// What else it has, of the tables in selftests/acpi.
+    tables: &'static [&'static str],
+    /// Why there is no node, if there is none.
+    refusal: Option<&'static str>,
+}
+
+const ID_NODES: [IdNode; 8] = [
+    IdNode {
+        name: "a device",
+        own: true,
+        tables: &[],
+        refusal: None,
+    },
+    IdNode {
+        name: "no device",
+        own: false,
+        tables: &[],
+        refusal: Some("there is no VMGenID device"),
+    },
+    IdNode {
+        name: "another device",
+        own: false,
+        tables: &["reserved"],
+        refusal: None,
+    },
+    IdNode {
+        name: "two devices",
+        own: true,
+        tables: &["reserved"],
+        refusal: Some("there are several VMGenID devices"),
+    },
+    IdNode {
+        name: "a malformed device beside one that is not",
+        own: true,
+        tables: &["ram"],
+        refusal: None,
+    },
+    IdNode {
+        name: "an ID in system RAM",
+        own: false,
+        tables: &["ram"],
+        refusal: Some("ADDR 0x200000 is not in reserved memory"),
+    },
+    IdNode {
+        name: "an ID in two pages",
+        own: false,
+        tables: &["pages"],
+        refusal: Some("the ID at 0xf0ff8 is not in one page"),
+    },
+    IdNode {
+        name: "an ID in a page with system RAM",
+        own: false,
+        tables: &["shared"],
+        refusal: Some("a part of the page of the ID at 0x9fc00 is system RAM"),
+    },
+];
+
+/// `/dev/vmgenid` is there if it is safe, and if it is clear whose ID it shows.
+pub fn id_nodes(bench: &Bench) -> Result<Vec<Test>> {
+    const SCRIPT: &str = "\
+        if [ -e /dev/vmgenid ]; then dd if=/dev/vmgenid bs=16 count=1 | wc -c; fi
+        dmesg | sed -n 's,.*sysgenid: no /dev/vmgenid: ,,p'";
+    let compiled = products::acpi_tables()?;
+    ID_NODES
+        .iter()
+        .map(|node| {
+            let tables: Vec<_> = node
+                .tables
+                .iter()
+                .map(|table| compiled.join(table).with_extension("aml"))
+                .collect();
+            let options = GuestOptions {
+                no_vmgenid: !node.own,
+                qemu_arg: with_tables(&tables),
+                ..options(bench, 1)
+            };
+            let said = said(bench, &options, &[], &["sh", "-c", SCRIPT])?;
+            let expected = format!("{}\n", node.refusal.unwrap_or("16"));
+            let result = if (said.status, &said.output) == (0, &expected) {
+                Ok(())
+            } else {
+                let Said { status, output, .. } = &said;
+                Err(anyhow!(
+                    "exit status {status}: {}, expected {expected:?}, got {output:?}",
+                    said.remarks
+                ))
+            };
+            Ok(Test::from_result(
+                format!("/dev/vmgenid: {}", node.name),
+                result,
+            ))
+        })
+        .collect()
+}
+
+/// The arguments by which QEMU's firmware has these tables, too.
+pub fn with_tables(tables: &[PathBuf]) -> Vec<String> {
+    tables
+        .iter()
+        .flat_map(|table| ["-acpitable".into(), format!("file={}", table.display())])
+        .collect()
 }
 
 /// A static program that no part of the repository knows, cloned three times.

@@ -211,6 +211,7 @@ pub fn contract(_: &Bench) -> Result<Vec<Test>> {
         ("", program("sysgenid_test.c")?),
         ("fault:", program("sysgenid_fault_test.c")?),
         ("load:", program("sysgenid_load_test.c")?),
+        ("id:", program("vmgenid_page_test.c")?),
         ("rs:", program("rust/src/bin/sysgenid-rs-test.rs")?),
         ("clone:", program("rust/src/bin/sysgenid-clone-test.rs")?),
         ("control:", program("rust/src/bin/sysgenid-clone-test.rs")?),

@@ -19,7 +19,8 @@
 //! - `# generation N`: the generation after the resume;
 //! - `# random HEX`: 16 bytes of getrandom(), drawn at the very moment when the mapped word was
 //!   seen to have changed;
-//! - `# urandom HEX`: 16 bytes of /dev/urandom, drawn later.
+//! - `# urandom HEX`: 16 bytes of /dev/urandom, drawn later;
+//! - `# vmgenid HEX`: the VM generation ID, at that moment.
 
 #![forbid(unsafe_code)]
 
@@ -41,6 +42,7 @@ use rustix::thread::Pid;
 
 use sysgenid_selftests::sys::Page;
 use sysgenid_selftests::tap::{self, Outcome, Result, Test};
+use sysgenid_selftests::vmgenid::VmGenId;
 use sysgenid_selftests::watcher::{
     LIMIT, Watcher, is_asleep, next_generation, this_thread, wait_for,
 };
@@ -89,6 +91,8 @@ impl<T: Send + 'static> Role<T> {
 struct Look {
     generation: u32,
     random: [u8; 16],
+    /// The VM generation ID, looked at before the generation.
+    id: u128,
 }
 
 /// Everything that watches while the snapshot is taken.
@@ -98,6 +102,9 @@ struct Scene {
     /// What is expected to cause the change.
     source: String,
     page: Arc<Page>,
+    vmgenid: Arc<VmGenId>,
+    /// The VM generation ID before the snapshot.
+    id: u128,
     /// Tracked, and outdated since before the snapshot: it holds the overseer up.
     held: Watcher,
     /// Asleep in poll() in `poller`.
@@ -122,10 +129,17 @@ impl Scene {
         let page = Arc::new(held.map()?);
         held.trigger(0)?;
         let before = page.generation();
+        let vmgenid = Arc::new(VmGenId::open()?);
+        let id = vmgenid.id();
 
-        let looking = Arc::clone(&page);
+        let (looking, looking_at_id) = (Arc::clone(&page), Arc::clone(&vmgenid));
         let looker = Role::start(move || {
-            while looking.generation() == before {
+            let mut id;
+            loop {
+                id = looking_at_id.id();
+                if looking.generation() != before {
+                    break;
+                }
                 thread::yield_now();
             }
             let mut random = [0; 16];
@@ -134,6 +148,7 @@ impl Scene {
             Look {
                 generation: looking.generation(),
                 random,
+                id,
             }
         })?;
 
@@ -159,6 +174,8 @@ impl Scene {
             before,
             source,
             page,
+            vmgenid,
+            id,
             held,
             polled,
             read,
@@ -195,6 +212,15 @@ const CHANGED: &[Test<AssertUnwindSafe<Scene>>] = &[
         check_eq!(look.generation, next_generation(scene.before));
         check!(look.random != [0; 16]);
         println!("# urandom {}", hex(&urandom()?));
+        // The ID was the new one before the generation was.
+        println!("# vmgenid {:032x}", look.id);
+        check!(look.id != scene.id);
+        check_eq!(scene.vmgenid.id(), look.id);
+        check_eq!(scene.vmgenid.read(), Ok(look.id));
+        Ok(())
+    }),
+    ("nothing_is_pending", |scene| {
+        check!(!scene.held.fdinfo()?.pending);
         Ok(())
     }),
     ("poll_returned", |scene| {
@@ -285,6 +311,12 @@ const UNCHANGED: &[Test<AssertUnwindSafe<Scene>>] = &[
         check_eq!(info.generation, scene.before);
         check_eq!(info.acked, scene.before);
         check_eq!(info.source, "ioctl");
+        check!(!info.pending);
+        Ok(())
+    }),
+    ("vmgenid_is_the_same", |scene| {
+        check_eq!(scene.vmgenid.id(), scene.id);
+        check_eq!(scene.vmgenid.read(), Ok(scene.id));
         Ok(())
     }),
     ("a_change_would_have_been_noticed", |scene| {
