@@ -8,6 +8,7 @@ mod guests;
 mod in_tree;
 mod lab;
 mod source;
+mod window;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -114,6 +115,9 @@ const CHECK: Lane = Lane {
         Check::stock("the ordering promise", guests::ordering),
         Check::stock("clones", guests::clones),
         Check::stock("resumed with the same ID", guests::same_id),
+        Check::stock("the window, 1 processor", window::one_processor),
+        Check::stock("the window, several", window::several_processors),
+        Check::stock("the window, control", window::control),
         Check::stock("demo", lab::demo),
         Check::stock("where /dev/vmgenid is", guests::id_nodes),
         Check::stock(

@@ -87,6 +87,12 @@ impl<'a> Saved<'a> {
         }))
     }
 
+    /// Reads the memory of the saved machine.
+    pub fn memory(&self, address: u64, length: u64) -> Result<Vec<u8>> {
+        let origin = Origin::Saved(&self.state, &self.setup.initramfs);
+        Machine::start(&self.setup.hardware, self.id, origin)?.memory(address, length)
+    }
+
     /// Resumes one clone and follows it to its end. `resumed` is called right before the
     /// clone runs, with how long it took to get there.
     pub fn resume(

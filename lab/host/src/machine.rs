@@ -276,6 +276,17 @@ impl Machine {
         Ok(self.channel.try_clone()?)
     }
 
+    /// Reads memory of a machine that stands still.
+    pub fn memory(&mut self, address: u64, length: u64) -> Result<Vec<u8>> {
+        let file = self.directory.path().join("memory");
+        self.ask(&qmp::pmemsave {
+            val: address,
+            size: length,
+            filename: file.display().to_string(),
+        })?;
+        fs::read(&file).context("cannot read what QEMU has saved")
+    }
+
     /// Lets a loaded machine run.
     pub fn resume(&mut self) -> Result<()> {
         self.ask(&qmp::cont {})?;
