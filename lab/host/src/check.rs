@@ -118,6 +118,7 @@ const CHECK: Lane = Lane {
         Check::stock("the window, 1 processor", window::one_processor),
         Check::stock("the window, several", window::several_processors),
         Check::stock("the window, control", window::control),
+        Check::stock("the window, our part", window::own_part),
         Check::stock("demo", lab::demo),
         Check::stock("where /dev/vmgenid is", guests::id_nodes),
         Check::stock(

@@ -321,30 +321,47 @@ fn mapping(socket: UnixStream, child_fd: i32) -> FdMapping {
     }
 }
 
-/// KVM where the processor has it and the device opens; else emulation, said once.
-///
-/// /dev/kvm alone proves nothing: it may open on a machine that cannot run a guest.
+/// Whether the processor can run guests, and whether that can be had.
+struct Virtualisation {
+    processor: bool,
+    opens: bool,
+}
+
+impl Virtualisation {
+    /// /dev/kvm alone proves nothing: it may open on a machine that cannot run a guest.
+    fn find() -> Self {
+        let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let processor = flags
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| {
+                line.split_whitespace()
+                    .any(|flag| flag == "vmx" || flag == "svm")
+            });
+        let opens = fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok();
+        Self { processor, opens }
+    }
+}
+
+/// Whether a machine that does not count instructions runs on KVM.
+pub fn has_kvm() -> bool {
+    let found = Virtualisation::find();
+    found.processor && found.opens
+}
+
+/// KVM where it can be had; else emulation, said once.
 fn accelerator(icount: bool) -> Vec<String> {
     static SAID: Once = Once::new();
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let virtual_cpu = flags
-        .lines()
-        .find(|line| line.starts_with("flags"))
-        .is_some_and(|line| {
-            line.split_whitespace()
-                .any(|flag| flag == "vmx" || flag == "svm")
-        });
-    let opens = fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
     let to_strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
-    if virtual_cpu && opens && !icount {
+    if has_kvm() && !icount {
         return to_strings(&["-accel", "kvm", "-accel", "tcg", "-cpu", "max"]);
     }
     SAID.call_once(|| {
-        let why = match (icount, virtual_cpu) {
+        let why = match (icount, Virtualisation::find().processor) {
             (true, _) => "guest time is counted in instructions",
             (false, false) => "this machine has no hardware virtualisation",
             (false, true) => "/dev/kvm cannot be opened",

@@ -22,6 +22,7 @@ mod shell;
 mod step;
 mod tap;
 mod userspace;
+mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,6 +91,15 @@ enum Verb {
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
+    /// Measure where the time goes between the resume of a clone and the change of the generation
+    Window {
+        /// Count guest time in instructions, so that the speed of the emulation does not show
+        #[arg(long)]
+        icount: bool,
+        /// Draw it, too, as SVG
+        #[arg(long, value_name = "FILE")]
+        picture: Option<PathBuf>,
+    },
     /// Run all tests and lints, in the stock kernel
     Check(CheckOptions),
     /// Build kernels that catch mistakes, with the driver in their tree, and run the tests there
@@ -177,6 +187,10 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Demo => demo::run(),
+        Verb::Window { icount, picture } => {
+            let picture = picture.as_deref().map(cache::from_caller);
+            window::run(icount, picture.as_deref())
+        }
         Verb::Check(options) => check::check(&options.summary("check.json")?, options.strict),
         Verb::CheckDebug(options) => {
             check::check_debug(&options.summary("check-debug.json")?, options.strict)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is built from this checkout: the module, the selftests, the demo's guest program.
+//! What is built from this checkout: the module, the selftests, the guests' programs of the demo and of
+//! the measurements.
 //!
 //! All of it goes to the cache, in a directory of this checkout's own; the checkout itself is
 //! read-only to the lab.
@@ -90,6 +91,11 @@ pub fn acpi_tables() -> Result<PathBuf> {
 pub fn demo_guest() -> Result<PathBuf> {
     let directory = made("demo", "demo", &[]).context("cannot build the demo's guest program")?;
     Ok(directory.join("demo_guest"))
+}
+
+/// The directory with the programs that measure.
+pub fn bench() -> Result<PathBuf> {
+    made("bench", "bench", &[]).context("cannot build the programs that measure")
 }
 
 /// Runs make in a directory of the checkout, with a directory of its own for what it makes.

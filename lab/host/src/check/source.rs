@@ -89,11 +89,14 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
     let result = execute(&mut shellcheck, "shellcheck");
     tests.push(Test::from_result("shellcheck", result));
 
-    // What would go into a kernel tree. The demo is C11 for user space.
+    // What would go into a kernel tree. The demo and the bench are C11 for user space.
     let code: Vec<_> = files()?
         .into_iter()
         .filter(|path| path.extension().is_some_and(|e| e == "c" || e == "h"))
-        .filter(|path| !path.starts_with(source("demo")))
+        .filter(|path| {
+            let outside = ["demo", "bench"];
+            !outside.iter().any(|part| path.starts_with(source(part)))
+        })
         .collect();
     let mut checkpatch = Command::new("perl");
     checkpatch

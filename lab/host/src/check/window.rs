@@ -248,6 +248,27 @@ pub fn control(bench: &Bench) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
+/// On the way from the resume to the change everything comes in its order, and the driver's own part
+/// is short, with the uevent and the log line. Instructions are counted: the host's speed makes no
+/// difference.
+pub fn own_part(bench: &Bench) -> Result<Vec<Test>> {
+    const MOST_US: i64 = 50;
+    let options = GuestOptions {
+        icount: true,
+        ..GuestOptions::plain()
+    };
+    let scene = crate::window::Scene::play(&bench.kernel, &options, false, 3)?;
+    let took = scene.own_part().context("there are no clones")?;
+    let result = || {
+        ensure!(took <= MOST_US, "{took} µs of guest time");
+        Ok(())
+    };
+    Ok(vec![Test::from_result(
+        format!("window: our part takes at most {MOST_US} µs"),
+        result(),
+    )])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

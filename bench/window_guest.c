@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * The guest's part of the measurement of the window: what the kernel does between
+ * the resume of a clone and the change of the generation, and when.
+ *
+ *	window_guest [--busy]
+ *
+ * It has the function tracer note the functions on the way, prints READY, and is
+ * frozen with its machine. In each clone it prints, once the generation has changed,
+ * a line for each that was noted since:
+ *
+ *	trace <line of the kernel's trace>
+ *
+ * A program asleep in poll() marks "woken" in the trace. With --busy another one,
+ * which looks at the two mapped pages without a pause, marks "new ID" and "new
+ * generation"; and besides it every processor has a program to run that does nothing.
+ */
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/sysgenid.h>
+
+#define TRACING		"/sys/kernel/tracing"
+
+/*
+ * The functions on the way, in their order. Each ends its line: else nobody would say
+ * that there is no such function.
+ */
+static const char * const functions[] = {
+	"handle_fasteoi_irq\n",			/* the interrupt */
+	"acpi_irq\n",				/* its thread */
+	"acpi_ev_asynch_execute_gpe_method\n",	/* the event, in a work queue */
+	"acpi_ns_evaluate\n",			/* its method in the firmware's code */
+	"acpi_ev_notify_dispatch\n",		/* the notification, in another one */
+	"add_vmfork_randomness\n",
+	"crng_reseed\n",
+	"blocking_notifier_call_chain\n",	/* the end of that: who else is told */
+	"dev_uevent_filter\n",			/* the driver has changed the generation */
+};
+
+/* When all who are to be told have been told. */
+#define TOLD		"r:window/told blocking_notifier_call_chain"
+
+static _Noreturn void fail(const char *what)
+{
+	fprintf(stderr, "window_guest: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fail(path);
+	close(fd);
+}
+
+static void append_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fail(path);
+	close(fd);
+}
+
+static void trace(void)
+{
+	size_t i;
+
+	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
+		fail(TRACING);
+	write_text(TRACING "/tracing_on", "0");
+	/* One clock for all processors. */
+	write_text(TRACING "/trace_clock", "mono");
+	write_text(TRACING "/set_ftrace_filter", "");
+	for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+		append_text(TRACING "/set_ftrace_filter", functions[i]);
+	write_text(TRACING "/current_tracer", "function");
+	append_text(TRACING "/kprobe_events", TOLD);
+	write_text(TRACING "/events/window/told/enable", "1");
+	write_text(TRACING "/tracing_on", "1");
+}
+
+static void mark(const char *what)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = open(TRACING "/trace_marker", O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, what, strlen(what)) < 0)
+		fail("trace_marker");
+}
+
+static void *map(const char *node, size_t size, long *offset)
+{
+	int fd = open(node, O_RDONLY | O_CLOEXEC);
+	void *page;
+
+	if (fd < 0)
+		fail(node);
+	if (offset) {
+		*offset = ioctl(fd, VMGENID_GET_OFFSET);
+		if (*offset < 0)
+			fail("VMGENID_GET_OFFSET");
+	}
+	page = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		fail(node);
+	close(fd);
+	return page;
+}
+
+/* Runs @role in a process of its own, which ends with this one. */
+static void start(void (*role)(void))
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		fail("fork");
+	if (pid)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	role();
+	for (;;)
+		pause();
+}
+
+static void be_busy(void)
+{
+	volatile unsigned long turns = 0;
+
+	for (;;)
+		turns++;
+}
+
+static void look(void)
+{
+	const _Atomic uint32_t *generation = map("/dev/sysgenid", 4, NULL);
+	long offset, page = sysconf(_SC_PAGESIZE);
+	const char *start = map("/dev/vmgenid", page, &offset);
+	const _Atomic uint64_t *id = (const void *)(start + offset);
+	uint64_t first = atomic_load_explicit(&id[0], memory_order_acquire);
+	uint64_t second = atomic_load_explicit(&id[1], memory_order_acquire);
+	uint32_t before = atomic_load_explicit(generation, memory_order_acquire);
+
+	while (atomic_load_explicit(&id[0], memory_order_acquire) == first &&
+	       atomic_load_explicit(&id[1], memory_order_acquire) == second)
+		;
+	mark("new ID");
+	while (atomic_load_explicit(generation, memory_order_acquire) == before)
+		;
+	mark("new generation");
+}
+
+static void wait_in_poll(void)
+{
+	struct pollfd polled = { .events = POLLIN };
+
+	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
+	if (polled.fd < 0 || poll(&polled, 1, -1) != 1)
+		fail("poll");
+	mark("woken");
+}
+
+static void show(void)
+{
+	char line[512];
+	FILE *file = fopen(TRACING "/trace", "re");
+
+	if (!file)
+		fail(TRACING "/trace");
+	while (fgets(line, sizeof(line), file)) {
+		if (line[0] != '#')
+			printf("trace %s", line);
+	}
+	fclose(file);
+}
+
+int main(int argc, char **argv)
+{
+	const struct timespec moment = { .tv_nsec = 10 * 1000 * 1000 };
+	const _Atomic uint32_t *generation;
+	bool busy = argc == 2 && !strcmp(argv[1], "--busy");
+	uint32_t before;
+	long i;
+
+	if (argc > 2 || (argc == 2 && !busy)) {
+		fprintf(stderr, "Usage: %s [--busy]\n", argv[0]);
+		return 2;
+	}
+	generation = map("/dev/sysgenid", 4, NULL);
+	before = atomic_load_explicit(generation, memory_order_acquire);
+	trace();
+	start(wait_in_poll);
+	if (busy) {
+		start(look);
+		for (i = sysconf(_SC_NPROCESSORS_ONLN); i > 0; i--)
+			start(be_busy);
+	}
+	/* The others are asleep, or at work, by then. */
+	for (i = 0; i < 50; i++)
+		nanosleep(&moment, NULL);
+	write_text(TRACING "/trace", "");
+	puts("READY");
+	fflush(stdout);
+
+	while (atomic_load_explicit(generation, memory_order_acquire) == before)
+		nanosleep(&moment, NULL);
+	/* What comes after the change, too. */
+	for (i = 0; i < 50; i++)
+		nanosleep(&moment, NULL);
+	write_text(TRACING "/tracing_on", "0");
+	show();
+	return 0;
+}
