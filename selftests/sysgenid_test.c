@@ -244,7 +244,6 @@ static void finish_sleeper(struct __test_metadata *_metadata, struct sleeper *s)
 	join_sleeper(_metadata, s->thread, s->nr);
 }
 
-/* The exit status of a child, or -1 if it did not exit. */
 struct fdinfo {
 	unsigned long generation;
 	unsigned long acked;

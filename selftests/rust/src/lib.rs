@@ -5,6 +5,7 @@
 //! This is a second, independent reading of the contract next to the C tests. It uses nothing of
 //! `userspace/`, so that what those crates get wrong cannot cancel out here.
 
+pub mod snapshot;
 pub mod sys;
 pub mod tap;
 pub mod vmgenid;

@@ -28,6 +28,13 @@ pub type Result<T = ()> = std::result::Result<T, Outcome>;
 /// A test: its name, and what it does with the context that all tests of a program share.
 pub type Test<C> = (&'static str, fn(&C) -> Result);
 
+/// Says that nothing can be tested, and why, and returns failure.
+pub fn bail_out(why: impl Into<Outcome>) -> ExitCode {
+    let (Outcome::Fail(why) | Outcome::Skip(why)) = why.into();
+    println!("Bail out! {why}");
+    ExitCode::FAILURE
+}
+
 /// Runs all tests in order, prints TAP, and returns failure where any test failed.
 pub fn run<C>(context: &C, tests: &[Test<C>]) -> ExitCode
 where

@@ -27,7 +27,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::Pid;
 
+use sysgenid_selftests::snapshot::{self, RESUME_LIMIT};
 use sysgenid_selftests::sys::Page;
 use sysgenid_selftests::tap::{self, Outcome, Result, Test};
 use sysgenid_selftests::vmgenid::VmGenId;
@@ -47,10 +48,6 @@ use sysgenid_selftests::watcher::{
     LIMIT, Watcher, is_asleep, next_generation, this_thread, wait_for,
 };
 use sysgenid_selftests::{check, check_eq};
-
-/// How long after `READY` the clone may take to show a change, in the guest's time. It includes
-/// what the host takes to stop the original.
-const RESUME_LIMIT: Duration = Duration::from_secs(60);
 
 /// A thread that will report something once.
 struct Role<T> {
@@ -383,13 +380,11 @@ fn main() -> ExitCode {
     let scene = match Scene::set(source) {
         Ok(scene) => AssertUnwindSafe(scene),
         Err(Outcome::Fail(why) | Outcome::Skip(why)) => {
-            println!("Bail out! cannot watch /dev/sysgenid: {why}");
-            return ExitCode::FAILURE;
+            return tap::bail_out(format!("cannot watch /dev/sysgenid: {why}"));
         }
     };
 
-    println!("READY");
-    if io::stdout().flush().is_err() {
+    if snapshot::ready().is_err() {
         return ExitCode::FAILURE;
     }
 

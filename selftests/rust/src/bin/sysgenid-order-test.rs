@@ -32,7 +32,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::panic::AssertUnwindSafe;
@@ -48,16 +48,13 @@ use rustix::process::setpriority_process;
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
+use sysgenid_selftests::snapshot::{self, RESUME_LIMIT};
 use sysgenid_selftests::sys::Page;
 use sysgenid_selftests::tap::{self, Outcome, Result, Test};
 use sysgenid_selftests::watcher::{
     LIMIT, Watcher, is_asleep, next_generation, this_thread, wait_for,
 };
 use sysgenid_selftests::{check, check_eq};
-
-/// How long after `READY` the clone may take to show a change, in the guest's time. It includes
-/// what the host takes to stop the original.
-const RESUME_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often each thread draws.
 const DRAWS: usize = 4;
@@ -349,24 +346,16 @@ fn arguments() -> std::result::Result<Mode, String> {
     }
 }
 
-/// Says that the snapshot can be taken. After that, nothing is printed before the change: it would
-/// appear in the original and in no clone.
-fn ready() -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(b"READY\n")?;
-    out.flush()
-}
-
 fn order(spinners: usize) -> Result<ExitCode> {
     let scene = AssertUnwindSafe(Scene::set(spinners)?);
-    ready()?;
+    snapshot::ready()?;
     wait_for(RESUME_LIMIT, || scene.page.generation() != scene.before);
     Ok(tap::run(&scene, ORDER))
 }
 
 fn before_change() -> Result<ExitCode> {
     let early = Early::set()?;
-    ready()?;
+    snapshot::ready()?;
     let draws = early.draws();
     Ok(tap::run(
         &AssertUnwindSafe(Window { early, draws }),
@@ -386,9 +375,5 @@ fn main() -> ExitCode {
         Mode::Order { spinners } => order(spinners),
         Mode::BeforeChange => before_change(),
     };
-    result.unwrap_or_else(|outcome| {
-        let (Outcome::Fail(why) | Outcome::Skip(why)) = outcome;
-        println!("Bail out! {why}");
-        ExitCode::FAILURE
-    })
+    result.unwrap_or_else(tap::bail_out)
 }

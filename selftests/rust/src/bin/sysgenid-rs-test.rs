@@ -280,9 +280,6 @@ fn main() -> ExitCode {
     }
     match Context::new() {
         Ok(context) => tap::run(&AssertUnwindSafe(context), TESTS),
-        Err(error) => {
-            println!("Bail out! cannot use /dev/sysgenid: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => tap::bail_out(format!("cannot use /dev/sysgenid: {error}")),
     }
 }

@@ -34,7 +34,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::panic::AssertUnwindSafe;
@@ -43,20 +43,17 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::param::page_size;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use sysgenid_selftests::snapshot::{self, RESUME_LIMIT};
 use sysgenid_selftests::sys::Page;
-use sysgenid_selftests::tap::{self, Outcome, Result, Test};
+use sysgenid_selftests::tap::{self, Result, Test};
 use sysgenid_selftests::vmgenid::VmGenId;
 use sysgenid_selftests::watcher::{LIMIT, Watcher, wait_for};
 use sysgenid_selftests::{check, check_eq};
-
-/// How long after `READY` the clone may take to show a change, in the guest's time. It includes what
-/// the host takes to stop the original.
-const RESUME_LIMIT: Duration = Duration::from_secs(60);
 
 /// How many of the last turns are kept: more than there are between the resume and the change. By the
 /// protocol there is none that lets anything out.
@@ -335,8 +332,7 @@ fn arguments() -> std::result::Result<Arguments, String> {
     Ok(arguments)
 }
 
-/// Runs the threads, and says that the snapshot can be taken once each of them takes turns. After
-/// that, nothing is printed before the change: it would appear in the original and in no clone.
+/// Runs the threads, and says that the snapshot can be taken once each of them takes turns.
 fn run(scene: &Scene) -> io::Result<()> {
     thread::scope(|scope| {
         for thread in 0..scene.reports.len() {
@@ -345,9 +341,7 @@ fn run(scene: &Scene) -> io::Result<()> {
         let begun = |turns: &AtomicU64| turns.load(Ordering::Acquire) >= 4;
         let all_begun = || scene.turns.0[..scene.reports.len()].iter().all(begun);
         wait_for(LIMIT, all_begun);
-        let mut out = io::stdout().lock();
-        out.write_all(b"READY\n")?;
-        out.flush()
+        snapshot::ready()
     })
 }
 
@@ -361,15 +355,11 @@ fn main() -> ExitCode {
     };
     let scene = match Scene::set(arguments.threads, arguments.generation_only) {
         Ok(scene) => AssertUnwindSafe(scene),
-        Err(Outcome::Fail(why) | Outcome::Skip(why)) => {
-            println!("Bail out! {why}");
-            return ExitCode::FAILURE;
-        }
+        Err(outcome) => return tap::bail_out(outcome),
     };
     let start = Instant::now();
     if run(&scene).is_err() || start.elapsed() > RESUME_LIMIT {
-        println!("Bail out! the machine was not cloned in time");
-        return ExitCode::FAILURE;
+        return tap::bail_out("the machine was not cloned in time");
     }
     tap::run(&scene, TESTS)
 }
