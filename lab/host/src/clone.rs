@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::guest::FAILED;
 use crate::guest::Follower;
+use crate::guest::Kept;
 use crate::guest::Prefixed;
 use crate::guest::Sink;
 use crate::guest::Stop;
@@ -85,6 +86,17 @@ impl<'a> Saved<'a> {
             ran_on,
             _directory: directory,
         }))
+    }
+
+    /// The same for the lab's own guests, which are all saved. Also returns what the command had written
+    /// to standard output by then.
+    pub fn with_output(setup: &'a Setup) -> Result<(Self, String)> {
+        let mut kept = Kept::default();
+        let saved = Self::new(setup, &mut kept)?.map_err(|status| {
+            let said = &kept.remarks;
+            anyhow!("the guest could not be saved (exit status {status}): {said}")
+        })?;
+        Ok((saved, String::from_utf8_lossy(&kept.stdout).into_owned()))
     }
 
     /// Reads the memory of the saved machine.

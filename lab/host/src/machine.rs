@@ -49,6 +49,12 @@ const CMDLINE: &str =
 /// only the first.
 const CMDLINE_DEBUG: &str = "rcupdate.rcu_expedited=1 kasan_multi_shot";
 
+/// The binary logarithm of the time that an instruction takes where instructions are counted.
+const ICOUNT_SHIFT: u32 = 1;
+
+/// That time, in nanoseconds of the guest.
+pub const NS_PER_INSTRUCTION: u32 = 1 << ICOUNT_SHIFT;
+
 /// What a machine is made of; the same for a machine and for its clones.
 #[derive(Clone, Debug)]
 pub struct Hardware {
@@ -322,14 +328,15 @@ fn mapping(socket: UnixStream, child_fd: i32) -> FdMapping {
 }
 
 /// Whether the processor can run guests, and whether that can be had.
-struct Virtualisation {
+pub struct Virtualisation {
     processor: bool,
     opens: bool,
 }
 
 impl Virtualisation {
-    /// /dev/kvm alone proves nothing: it may open on a machine that cannot run a guest.
-    fn find() -> Self {
+    /// Looks at the processor, and at /dev/kvm, which alone proves nothing: it may open on a machine
+    /// that cannot run a guest.
+    pub fn find() -> Self {
         let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let processor = flags
             .lines()
@@ -345,23 +352,23 @@ impl Virtualisation {
             .is_ok();
         Self { processor, opens }
     }
-}
 
-/// Whether a machine that does not count instructions runs on KVM.
-pub fn has_kvm() -> bool {
-    let found = Virtualisation::find();
-    found.processor && found.opens
+    /// Whether a machine that does not count instructions runs on KVM.
+    pub fn is_usable(&self) -> bool {
+        self.processor && self.opens
+    }
 }
 
 /// KVM where it can be had; else emulation, said once.
 fn accelerator(icount: bool) -> Vec<String> {
     static SAID: Once = Once::new();
     let to_strings = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect();
-    if has_kvm() && !icount {
+    let found = Virtualisation::find();
+    if found.is_usable() && !icount {
         return to_strings(&["-accel", "kvm", "-accel", "tcg", "-cpu", "max"]);
     }
     SAID.call_once(|| {
-        let why = match (icount, Virtualisation::find().processor) {
+        let why = match (icount, found.processor) {
             (true, _) => "guest time is counted in instructions",
             (false, false) => "this machine has no hardware virtualisation",
             (false, true) => "/dev/kvm cannot be opened",
@@ -370,7 +377,8 @@ fn accelerator(icount: bool) -> Vec<String> {
     });
     let mut arguments: Vec<String> = to_strings(&["-accel", "tcg", "-cpu", "max,la57=off"]);
     if icount {
-        arguments.extend(to_strings(&["-icount", "shift=1,sleep=off"]));
+        let icount = format!("shift={ICOUNT_SHIFT},sleep=off");
+        arguments.extend(["-icount".into(), icount]);
     }
     arguments
 }

@@ -20,7 +20,8 @@ use crate::guest::Kept;
 use crate::kernel;
 use crate::kernel::Choice;
 use crate::kernel::Kernel;
-use crate::machine;
+use crate::machine::NS_PER_INSTRUCTION;
+use crate::machine::Virtualisation;
 use crate::products;
 use crate::setup::Addition;
 use crate::setup::GuestOptions;
@@ -187,9 +188,7 @@ impl Scene {
         }
         let userland = Userland::Busybox;
         let setup = Setup::with(options, kernel, userland, &[program], &command, None)?;
-        let mut kept = Kept::default();
-        let saved = Saved::new(&setup, &mut kept)?
-            .map_err(|status| anyhow!("exit status {status}: {}", kept.remarks))?;
+        let (saved, _) = Saved::with_output(&setup)?;
         let timelines = (1..=clones).map(|number| {
             let mut kept = Kept::default();
             let name = format!("clone {number}");
@@ -292,12 +291,10 @@ pub fn run(icount: bool, picture: Option<&Path>) -> Result<u8> {
         }
         println!();
     }
-    println!(
-        "(medians of {CLONES} clones, in µs of guest time; {})",
-        setting(&kernel, icount)
-    );
+    let setting = setting(&kernel, icount);
+    println!("(medians of {CLONES} clones, in µs of guest time; {setting})");
     if let Some(path) = picture {
-        let drawn = picture::draw(&scenes, &rows, &setting(&kernel, icount)).to_string() + "\n";
+        let drawn = picture::draw(&scenes, &rows, &setting).to_string() + "\n";
         let shown = cache::shown(path);
         fs::write(path, drawn).with_context(|| format!("cannot write {shown}"))?;
         step::say(format!("drawn: {shown}"));
@@ -307,10 +304,10 @@ pub fn run(icount: bool, picture: Option<&Path>) -> Result<u8> {
 
 /// What was measured in.
 fn setting(kernel: &Kernel, icount: bool) -> String {
-    let how = match (icount, machine::has_kvm()) {
-        (true, _) => "TCG, 2 ns for each instruction",
-        (false, true) => "KVM",
-        (false, false) => "TCG, by the host's clock",
+    let how = match (icount, Virtualisation::find().is_usable()) {
+        (true, _) => format!("TCG, {NS_PER_INSTRUCTION} ns for each instruction"),
+        (false, true) => "KVM".into(),
+        (false, false) => "TCG, by the host's clock".into(),
     };
     format!("Linux {}, {how}", kernel.release)
 }

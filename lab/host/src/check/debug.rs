@@ -168,12 +168,8 @@ pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
         "for kind in {kinds}; do dmesg -c > /dev/null; {make}; rmmod sysgenid_mistakes; \
          echo '{MARK}'$kind; dmesg; done"
     );
-    let said = guests::said(
-        bench,
-        &alone(bench, 1),
-        &added(bench)?,
-        &["sh", "-c", &script],
-    )?;
+    let modules = added(bench)?;
+    let said = guests::said(bench, &alone(bench, 1), &modules, &["sh", "-c", &script])?;
     let failed = || {
         let (status, remarks) = (said.status, &said.remarks);
         ensure!(status == FAILED, "exit status {status}: {remarks}");
@@ -208,7 +204,7 @@ pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
             "rust_kernel: panicked",
         ),
     ] {
-        tests.push(found(bench, 1, kind, command, report)?);
+        tests.push(found(bench, 1, &modules, kind, command, report)?);
     }
     Ok(tests)
 }
@@ -217,7 +213,9 @@ pub fn mistakes(bench: &Bench) -> Result<Vec<Test>> {
 pub fn data_race(bench: &Bench) -> Result<Vec<Test>> {
     const KIND: &str = "data-race";
     let report = "BUG: KCSAN: data-race in race";
-    Ok(vec![found(bench, 2, KIND, &mistake(KIND), report)?])
+    let modules = added(bench)?;
+    let test = found(bench, 2, &modules, KIND, &mistake(KIND), report)?;
+    Ok(vec![test])
 }
 
 /// The command that makes a mistake of that kind.
@@ -241,14 +239,16 @@ fn added(bench: &Bench) -> Result<[Addition; 2]> {
 }
 
 /// A test that fails unless the run fails, and the kernel's report of that is shown.
-fn found(bench: &Bench, smp: u32, kind: &str, command: &str, report: &str) -> Result<Test> {
+fn found(
+    bench: &Bench,
+    smp: u32,
+    modules: &[Addition],
+    kind: &str,
+    command: &str,
+    report: &str,
+) -> Result<Test> {
     let command = format!("{command}; exit 0");
-    let said = guests::said(
-        bench,
-        &alone(bench, smp),
-        &added(bench)?,
-        &["sh", "-c", &command],
-    )?;
+    let said = guests::said(bench, &alone(bench, smp), modules, &["sh", "-c", &command])?;
     let found = || {
         let (status, remarks) = (said.status, &said.remarks);
         ensure!(

@@ -262,17 +262,7 @@ fn clone_program() -> Result<Addition> {
 
 /// Resumes a saved guest with those IDs, one after the other; the clones' outputs.
 fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
-    resume_saved(&save(setup)?.0, ids)
-}
-
-/// A saved guest, and what it had written to standard output by then.
-pub fn save(setup: &Setup) -> Result<(Saved<'_>, String)> {
-    let mut kept = Kept::default();
-    let saved = Saved::new(setup, &mut kept)?.map_err(|status| {
-        let said = &kept.remarks;
-        anyhow!("the guest could not be saved (exit status {status}): {said}")
-    })?;
-    Ok((saved, String::from_utf8_lossy(&kept.stdout).into_owned()))
+    resume_saved(&Saved::with_output(setup)?.0, ids)
 }
 
 /// The same for a guest that has been saved.

@@ -114,7 +114,7 @@ impl Scene {
         };
         let additions = [guests::addition(program, "/window-test")];
         let setup = guests::setup(bench, &options, &additions, &command)?;
-        let (saved, output) = guests::save(&setup)?;
+        let (saved, output) = Saved::with_output(&setup)?;
         let ids: Vec<_> = (0..clones).map(|_| Some(Uuid::new_v4())).collect();
         Ok(Self {
             frozen: frozen(&saved, &output)?,
