@@ -64,6 +64,7 @@ static _Noreturn void fail(const char *what)
 	exit(1);
 }
 
+/* Adds to what is there, where the file is a list. */
 static void write_text(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -73,11 +74,12 @@ static void write_text(const char *path, const char *text)
 	close(fd);
 }
 
-static void append_text(const char *path, const char *text)
+/* In tracefs, to open a file so that it becomes empty is what empties it. */
+static void empty(const char *path)
 {
-	int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+	if (fd < 0)
 		fail(path);
 	close(fd);
 }
@@ -91,11 +93,11 @@ static void trace(void)
 	write_text(TRACING "/tracing_on", "0");
 	/* One clock for all processors. */
 	write_text(TRACING "/trace_clock", "mono");
-	write_text(TRACING "/set_ftrace_filter", "");
+	empty(TRACING "/set_ftrace_filter");
 	for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
-		append_text(TRACING "/set_ftrace_filter", functions[i]);
+		write_text(TRACING "/set_ftrace_filter", functions[i]);
 	write_text(TRACING "/current_tracer", "function");
-	append_text(TRACING "/kprobe_events", TOLD);
+	write_text(TRACING "/kprobe_events", TOLD);
 	write_text(TRACING "/events/window/told/enable", "1");
 	write_text(TRACING "/tracing_on", "1");
 }
@@ -219,7 +221,7 @@ int main(int argc, char **argv)
 	/* The others are asleep, or at work, by then. */
 	for (i = 0; i < 50; i++)
 		nanosleep(&moment, NULL);
-	write_text(TRACING "/trace", "");
+	empty(TRACING "/trace");
 	puts("READY");
 	fflush(stdout);
 
