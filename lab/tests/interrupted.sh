@@ -62,7 +62,7 @@ interrupt() {
 	done
 	sleep "$seconds"
 	kill -0 "$pid" 2>/dev/null
-	result $? "SIG$signal: still in '$line', $seconds s later"
+	result $? "SIG$signal: still running $seconds s after '$line'"
 	kill -s "$signal" "$pid" 2>/dev/null
 	wait "$pid" 2>/dev/null
 	sleep 1
@@ -71,14 +71,15 @@ interrupt() {
 }
 
 echo "TAP version 13"
-interrupt KILL 8 "making the toolchain root" run -- true
-interrupt TERM 25 "making the toolchain root" run -- true
-interrupt KILL 10 "building the lab's tool" run -- true
-interrupt KILL 1 "asking the archive" run -- true
-interrupt KILL 4 "unpacking the source" run -- true
-interrupt INT 4 "preparing kernel" run -- true
-interrupt KILL 40 "preparing kernel" run -- true
-interrupt KILL 20 "building the kernel" run --kernel debug -- true
+# The guest sleeps: however fast the machine is, the lab is not done when it is killed.
+interrupt KILL 8 "making the toolchain root" run -- sleep 1000
+interrupt TERM 25 "making the toolchain root" run -- sleep 1000
+interrupt KILL 10 "building the lab's tool" run -- sleep 1000
+interrupt KILL 1 "asking the archive" run -- sleep 1000
+interrupt KILL 4 "unpacking the source" run -- sleep 1000
+interrupt INT 4 "preparing kernel" run -- sleep 1000
+interrupt KILL 40 "preparing kernel" run -- sleep 1000
+interrupt KILL 20 "building the kernel" run --kernel debug -- sleep 1000
 
 # Two labs at once that need the same things. Each gets its own guest, too.
 "$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
@@ -93,10 +94,10 @@ wait "$second"
 result $? "two at once: the second"
 rm -f "$out.1" "$out.2"
 
-interrupt KILL 3 "emulating the processor" run -- true
-interrupt TERM 1 "booted Linux" run -- sleep 100
-interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 5'
-interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 100'
+interrupt KILL 1 "emulating the processor" run -- sleep 1000
+interrupt TERM 1 "booted Linux" run -- sleep 1000
+interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 1000'
+interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 1000'
 
 "$lab" run -- true >"$out" 2>&1
 status=$?
