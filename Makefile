@@ -28,6 +28,17 @@ clean:
 check-kdir:
 	@scripts/check-kdir.sh $(KDIR) $(RUSTC)
 
+# --- User space: the library, the command, and what makes a system react ---------
+
+.PHONY: userspace install
+
+userspace:
+	+$(MAKE) -C userspace
+
+install:
+	+$(MAKE) -C userspace install
+	+$(MAKE) -C packaging install
+
 # --- The lab: kernels in QEMU -------------------------------------------------
 
 .PHONY: demo check check-debug shell
@@ -64,3 +75,10 @@ help:
 	@echo '  RUSTC=PATH            the Rust compiler [$(RUSTC)]'
 	@echo '  INSTALL_MOD_PATH=DIR  modules_install installs below DIR'
 	@echo '  W=1 CLIPPY=1 V=1      and the other variables of the kernel'"'"'s build system'
+	@echo ''
+	@echo 'User space (the library, sysgenctl, the system'"'"'s units and rules):'
+	@echo '  make userspace        build it'
+	@echo '  make install          install it below DESTDIR and PREFIX'
+	@echo ''
+	@echo '  DESTDIR=DIR           install for a package, below DIR'
+	@echo '  PREFIX=DIR            where programs and libraries go [/usr/local]'

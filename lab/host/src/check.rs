@@ -325,7 +325,7 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// The Cargo workspaces and packages of the repository.
-const CARGO: [&str; 2] = ["lab", "selftests/rust"];
+const CARGO: [&str; 3] = ["lab", "selftests/rust", "userspace"];
 
 fn cargo(package: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new("cargo");

@@ -110,6 +110,15 @@ impl Initramfs {
         Ok(())
     }
 
+    /// Adds all that is in a directory, to the root of the guest.
+    pub fn add_all(&mut self, directory: &Path) -> Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            self.add(&entry.path(), entry.file_name())?;
+        }
+        Ok(())
+    }
+
     /// Adds a directory without what is in it.
     pub fn directory(&mut self, from: &Path, guest: impl AsRef<Path>) -> Result<()> {
         let mode = fs::metadata(from)?.permissions().mode() & 0o7777;

@@ -6,6 +6,7 @@
 //! All of it goes to the cache, in a directory of this checkout's own; the checkout itself is
 //! read-only to the lab.
 
+use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -111,6 +112,28 @@ fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
         name,
     )?;
     Ok(output)
+}
+
+/// A directory in which `userspace/` and `packaging/` are installed as a package would install them.
+pub fn installed() -> Result<PathBuf> {
+    let _lock = cache::lock("installed")?;
+    let target = cache::build_directory("userspace")?;
+    let directory = cache::build_directory("installed")?;
+    // What is no longer installed must not be there.
+    fs::remove_dir_all(&directory)?;
+    fs::create_dir(&directory)?;
+    execute(
+        Command::new("make")
+            .arg("-C")
+            .arg(cache::SOURCE)
+            .arg("install")
+            .arg("PREFIX=/usr")
+            .arg(format!("DESTDIR={}", directory.display()))
+            .env("CARGO_TARGET_DIR", target),
+        "install",
+    )
+    .context("cannot build and install user space")?;
+    Ok(directory)
 }
 
 /// The directory with the selftests in Rust, statically linked.

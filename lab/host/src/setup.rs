@@ -63,7 +63,8 @@ pub struct GuestOptions {
     /// Leave out the device by which a hypervisor tells its guests of clones
     #[arg(long)]
     pub no_vmgenid: bool,
-    /// Give the guest Debian's user space (libc, OpenSSL, udev, Python) besides busybox
+    /// Give the guest Debian's user space (libc, OpenSSL, udev, Python) besides busybox, and all
+    /// that `make install` installs
     #[arg(long)]
     pub userspace: bool,
     /// One more argument for QEMU; may be repeated
@@ -156,6 +157,19 @@ pub enum Userland<'a> {
     Busybox,
     /// These packages, with all that they depend on.
     Packages(&'a [&'a str]),
+    /// What `--userspace` promises: packages, and what this checkout installs.
+    Whole,
+}
+
+impl Userland<'_> {
+    /// What these options ask for.
+    pub fn of(options: &GuestOptions) -> Self {
+        if options.userspace {
+            Self::Whole
+        } else {
+            Self::Busybox
+        }
+    }
 }
 
 /// A guest that is ready to be started, any number of times.
@@ -172,14 +186,10 @@ pub struct Setup {
 impl Setup {
     /// Makes everything that the guest needs.
     pub fn new(options: &GuestOptions, command: &[String], terminal: Option<Size>) -> Result<Self> {
-        let userland = if options.userspace {
-            Userland::Packages(&userspace::PACKAGES)
-        } else {
-            Userland::Busybox
-        };
         // What the caller got wrong is said before anything takes long.
         let additions = options.additions()?;
         let kernel = kernel::get(options.kernel)?;
+        let userland = Userland::of(options);
         Self::with(options, &kernel, userland, &additions, command, terminal)
     }
 
@@ -210,6 +220,10 @@ impl Setup {
         match userland {
             Userland::Busybox => initramfs.busybox_applets()?,
             Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
+            Userland::Whole => {
+                base = Some(userspace::archive(&userspace::PACKAGES)?);
+                initramfs.add_all(&products::installed()?)?;
+            }
         }
         for addition in additions {
             initramfs

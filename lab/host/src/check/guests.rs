@@ -58,11 +58,10 @@ pub fn setup(
     additions: &[Addition],
     command: &[&str],
 ) -> Result<Setup> {
-    let userland = Userland::Busybox;
     Setup::with(
         options,
         &bench.kernel,
-        userland,
+        Userland::of(options),
         additions,
         &words(command),
         None,
