@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Random bytes that no other clone has.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
+use rustix::rand::getrandom;
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use crate::Error;
+use crate::Result;
+use crate::Seen;
+
+/// What a value is built from after a change: what was seen, and random bytes that no other clone
+/// has.
+///
+/// [`SysGenId::settle`](crate::SysGenId::settle) and [`SysGenId::fresh`](crate::SysGenId::fresh)
+/// return it.
+#[derive(Debug)]
+pub struct Fresh {
+    seen: Seen,
+    confirmed: bool,
+}
+
+impl Fresh {
+    pub(crate) fn new(seen: Seen, confirmed: bool) -> Self {
+        Self { seen, confirmed }
+    }
+
+    /// What was seen. A value that is built now belongs to it: compare with the next look.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::SysGenId::open()?;
+    /// let fresh = sysgenid.fresh();
+    /// assert_eq!(fresh.seen(), sysgenid.look());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Whether the kernel's random number generator is known to have been reseeded for this machine.
+    ///
+    /// If not, then the hypervisor has written a new ID, and the kernel did not say within the limit
+    /// that it has heard of it. That deserves a message: the hypervisor, or the driver, does not work
+    /// as it should.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let fresh = sysgenid::SysGenId::open()?.fresh();
+    /// if !fresh.is_confirmed() {
+    ///     eprintln!("the hypervisor has cloned this machine, and the kernel was not told");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Fills `bytes` with random bytes from the kernel.
+    ///
+    /// Where [`is_confirmed`](Fresh::is_confirmed) is `false`, a stream that is derived from the new
+    /// ID, the processor's own random number generator (where there is one) and the clocks is added
+    /// to them: what all that is put together is never worse than the kernel's bytes alone.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let mut seed = [0; 32];
+    /// sysgenid::SysGenId::open()?.fresh().fill(&mut seed)?;
+    /// # assert_ne!(seed, [0; 32]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the system call is forbidden, by a sandbox for example.
+    pub fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+        fill_from_kernel(bytes)?;
+        if !self.confirmed {
+            let mut key = [0; 32];
+            fill_from_kernel(&mut key)?;
+            self.add_what_is_known(&key, bytes);
+        }
+        Ok(())
+    }
+
+    /// Adds (XOR) a stream to `bytes` that is derived from `key` and from what tells this machine from
+    /// its clones.
+    fn add_what_is_known(&self, key: &[u8; 32], bytes: &mut [u8]) {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let mut hash = Sha256::new();
+        hash.update(b"sysgenid: no reseed was seen");
+        hash.update(key);
+        hash.update(self.seen.id().map_or([0; 16], |id| *id.as_bytes()));
+        hash.update(self.seen.generation().get().to_ne_bytes());
+        hash.update(call.to_ne_bytes());
+        hash.update(std::process::id().to_ne_bytes());
+        if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
+            hash.update(now.as_nanos().to_ne_bytes());
+        }
+        hash.update(processor_random());
+        let derived = hash.finalize();
+        for (number, block) in (0u64..).zip(bytes.chunks_mut(32)) {
+            let mut hash = Sha256::new();
+            hash.update(derived);
+            hash.update(number.to_ne_bytes());
+            for (byte, added) in block.iter_mut().zip(hash.finalize()) {
+                *byte ^= added;
+            }
+        }
+    }
+}
+
+fn fill_from_kernel(mut bytes: &mut [u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+            Ok(length) => bytes = &mut bytes[length..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::io("get random bytes from", "the kernel")(error)),
+        }
+    }
+    Ok(())
+}
+
+/// 32 bytes of the processor's own random number generator; zeroes where it has none.
+fn processor_random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    if let Ok(mut generator) = rdrand::RdRand::new() {
+        if generator.try_fill_bytes(&mut bytes).is_err() {
+            // What it has given until it failed does no harm.
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sysgenid::stand_in::StandIn;
+    use std::time::Duration;
+
+    /// What is added depends on the ID, if the kernel's bytes are the same in two clones.
+    #[test]
+    fn clones_get_different_bytes_from_equal_ones() {
+        let device = StandIn::new();
+        let sysgenid = device.open(Duration::ZERO);
+        let mut results = Vec::new();
+        for id in [1, 2] {
+            device.set_id(id);
+            let fresh = Fresh::new(sysgenid.look(), false);
+            let mut bytes = [0; 100];
+            fresh.add_what_is_known(&[0; 32], &mut bytes);
+            assert!(bytes.chunks(4).all(|word| word != [0; 4]), "{bytes:?}");
+            results.push(bytes);
+        }
+        assert_ne!(results[0], results[1]);
+    }
+
+    #[test]
+    fn every_byte_is_filled() {
+        let fresh = Fresh::new(Seen::NOTHING, true);
+        let mut or = [0; 300];
+        for _ in 0..16 {
+            let mut bytes = [0; 300];
+            fresh.fill(&mut bytes).expect("the kernel has some");
+            or.iter_mut().zip(bytes).for_each(|(or, byte)| *or |= byte);
+        }
+        assert!(!or.contains(&0));
+    }
+}

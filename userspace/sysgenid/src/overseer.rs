@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Bringing a clone back into service.
+
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::GENERATION_NODE;
+use crate::Generation;
+use crate::Result;
+use crate::Status;
+use crate::Survey;
+use crate::Watcher;
+use crate::sys;
+
+/// A program that changes the generation, and waits until every tracked watcher has acknowledged.
+///
+/// ```
+/// # fn main() -> Result<(), sysgenid::Error> {
+/// use std::time::Duration;
+///
+/// use sysgenid::Error;
+/// use sysgenid::Overseer;
+///
+/// let overseer = Overseer::open()?;
+/// overseer.trigger(0)?;
+/// match overseer.wait_watchers(Some(Duration::from_secs(10))) {
+///     Ok(()) => println!("all have acknowledged"),
+///     Err(Error::TimedOut { .. }) => {
+///         for entry in overseer.survey()?.outdated() {
+///             println!("still to acknowledge: {} ({})", entry.command(), entry.pid());
+///         }
+///     }
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Overseer {
+    watcher: Watcher,
+    page: sys::GenerationPage,
+}
+
+impl Overseer {
+    /// Opens `/dev/sysgenid`. Any process may: only [`Overseer::trigger`] needs a privilege.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// println!("generation {}", overseer.generation());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Watcher::open`].
+    pub fn open() -> Result<Self> {
+        let watcher = Watcher::open()?;
+        let page = watcher.map()?;
+        Ok(Self { watcher, page })
+    }
+
+    /// The generation at this moment.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// assert_eq!(overseer.generation(), overseer.status()?.generation());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        Generation::new(self.page.load())
+    }
+
+    /// Changes the generation: to `least` if that is greater than the current one plus 1, and to the
+    /// current one plus 1 otherwise; 0 asks for nothing in particular. Returns the generation after
+    /// that, which may be a later one if others change it at the same time.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// let old = overseer.generation();
+    /// let new = overseer.trigger(old.get() + 10)?;
+    /// assert_eq!(new.get(), old.get() + 10);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPrivileged`] without `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` in the initial
+    /// user namespace.
+    pub fn trigger(&self, least: u32) -> Result<Generation> {
+        match sys::trigger(self.watcher.as_fd(), least) {
+            Ok(()) => Ok(self.generation()),
+            Err(Errno::ACCESS | Errno::PERM) => Err(Error::NotPrivileged),
+            Err(errno) => Err(Error::io("change the generation of", GENERATION_NODE)(
+                errno,
+            )),
+        }
+    }
+
+    /// Waits until no tracked watcher is outdated, for so long at most (`None`: without a limit).
+    ///
+    /// A change that comes meanwhile is waited for as well. The overseer's own watcher does not count:
+    /// it acknowledges by itself. A signal does not end the wait.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// use std::time::Duration;
+    ///
+    /// use sysgenid::Error;
+    /// use sysgenid::Overseer;
+    /// use sysgenid::Watcher;
+    ///
+    /// let (overseer, watcher) = (Overseer::open()?, Watcher::open()?);
+    /// watcher.set_tracked(true)?;
+    /// let generation = overseer.trigger(0)?;
+    /// let limit = Some(Duration::from_millis(10));
+    /// assert!(matches!(overseer.wait_watchers(limit), Err(Error::TimedOut { .. })));
+    /// watcher.ack(generation)?;
+    /// overseer.wait_watchers(limit)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] if there still is one when the time is over: [`Overseer::survey`] tells
+    /// which.
+    pub fn wait_watchers(&self, limit: Option<Duration>) -> Result<()> {
+        // A time that no clock reaches is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            let milliseconds = match deadline {
+                None => 0,
+                Some(deadline) => milliseconds(deadline.saturating_duration_since(Instant::now())),
+            };
+            match sys::wait_watchers(self.watcher.as_fd(), milliseconds) {
+                Ok(()) => return Ok(()),
+                Err(Errno::TIME) => {
+                    return Err(Error::TimedOut {
+                        limit: limit.unwrap_or_default(),
+                    });
+                }
+                // Either a signal, or our own watcher is outdated.
+                Err(Errno::INTR) => self.ack()?,
+                Err(errno) => return Err(Error::io("wait on", GENERATION_NODE)(errno)),
+            }
+        }
+    }
+
+    /// Acknowledges on the own watcher, until that has held.
+    fn ack(&self) -> Result<()> {
+        while let Some(generation) = self.watcher.outdated()? {
+            match self.watcher.ack(generation) {
+                Err(Error::Superseded { .. }) => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the driver says: the generation, what changed it last, how many watchers are tracked, and
+    /// how many of those are outdated.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Overseer::open()?.status()?;
+    /// println!("{} of {} are outdated", status.outdated_watchers(), status.watchers());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Watcher::status`].
+    pub fn status(&self) -> Result<Status> {
+        self.watcher.status()
+    }
+
+    /// Who watches: every descriptor of `/dev/sysgenid` in every process that this one may look at,
+    /// but for the overseer's own.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// use sysgenid::Overseer;
+    /// use sysgenid::Watcher;
+    ///
+    /// let watcher = Watcher::open()?;
+    /// watcher.set_tracked(true)?;
+    /// let survey = Overseer::open()?.survey()?;
+    /// let mine = survey.entries().iter().find(|entry| entry.pid() == std::process::id());
+    /// assert!(mine.is_some_and(|entry| entry.status().tracked()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where there is no `/proc`.
+    pub fn survey(&self) -> Result<Survey> {
+        Survey::take(&self.watcher)
+    }
+}
+
+/// As the driver wants it: at least one, because 0 is no limit; a fraction counts as a whole one.
+fn milliseconds(time: Duration) -> usize {
+    let whole = time.as_nanos().div_ceil(1_000_000);
+    usize::try_from(whole).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_never_passed_on_as_none() {
+        assert_eq!(milliseconds(Duration::ZERO), 1);
+        assert_eq!(milliseconds(Duration::from_micros(1001)), 2);
+        assert_eq!(milliseconds(Duration::from_secs(2)), 2000);
+        assert_eq!(milliseconds(Duration::MAX), usize::MAX);
+    }
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the driver says in `/proc/PID/fdinfo/FD`.
+
+use crate::Error;
+use crate::Generation;
+use crate::Result;
+
+/// What the driver says of a watcher and of the generation, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    generation: Generation,
+    acked: Generation,
+    outdated: bool,
+    tracked: bool,
+    watchers: u64,
+    outdated_watchers: u64,
+    source: String,
+    pending: Option<bool>,
+}
+
+impl Status {
+    /// Reads the lines `sysgenid-KEY:\tVALUE`; what else is there is left alone.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let field = |key: &'static str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(key)?.strip_prefix(":\t"))
+                .ok_or(Error::OldDriver { key })
+        };
+        let number = |key| {
+            let value = field(key)?.parse();
+            value.map_err(|_| Error::OldDriver { key })
+        };
+        let flag = |key| match field(key)? {
+            "0" => Ok(false),
+            "1" => Ok(true),
+            _ => Err(Error::OldDriver { key }),
+        };
+        let generation = |key| {
+            let value = u32::try_from(number(key)?);
+            value
+                .map(Generation::new)
+                .map_err(|_| Error::OldDriver { key })
+        };
+        Ok(Self {
+            generation: generation("sysgenid-generation")?,
+            acked: generation("sysgenid-acked")?,
+            outdated: flag("sysgenid-outdated")?,
+            tracked: flag("sysgenid-tracked")?,
+            watchers: number("sysgenid-watchers")?,
+            outdated_watchers: number("sysgenid-outdated-watchers")?,
+            source: field("sysgenid-source")?.to_owned(),
+            pending: flag("sysgenid-pending").ok(),
+        })
+    }
+
+    /// The generation.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The generation that the watcher acknowledged last.
+    #[must_use]
+    pub fn acked(&self) -> Generation {
+        self.acked
+    }
+
+    /// Whether the watcher has yet to acknowledge a change.
+    #[must_use]
+    pub fn outdated(&self) -> bool {
+        self.outdated
+    }
+
+    /// Whether overseers wait for the watcher.
+    #[must_use]
+    pub fn tracked(&self) -> bool {
+        self.tracked
+    }
+
+    /// How many tracked watchers there are on this system.
+    #[must_use]
+    pub fn watchers(&self) -> u64 {
+        self.watchers
+    }
+
+    /// How many of those are outdated.
+    #[must_use]
+    pub fn outdated_watchers(&self) -> u64 {
+        self.outdated_watchers
+    }
+
+    /// What caused the last change: `none` if there was none, `vmfork` or `vmgenid` for the
+    /// hypervisor, `ioctl` for an overseer, `kernel` for other kernel code.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the hypervisor has given this machine a new ID, and the change of the generation for it
+    /// is still to come. `None` where the driver does not say it.
+    #[must_use]
+    pub fn pending(&self) -> Option<bool> {
+        self.pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "pos:\t0\nflags:\t02\nsysgenid-generation:\t4294967295\n\
+        sysgenid-acked:\t2\nsysgenid-outdated:\t1\nsysgenid-tracked:\t0\nsysgenid-watchers:\t5\n\
+        sysgenid-outdated-watchers:\t4\nsysgenid-source:\tvmfork\nsysgenid-pending:\t1\n";
+
+    #[test]
+    fn all_lines_are_read() {
+        let status = Status::parse(TEXT).expect("it is well-formed");
+        let expected = Status {
+            generation: Generation::new(u32::MAX),
+            acked: Generation::new(2),
+            outdated: true,
+            tracked: false,
+            watchers: 5,
+            outdated_watchers: 4,
+            source: "vmfork".into(),
+            pending: Some(true),
+        };
+        assert_eq!(status, expected);
+    }
+
+    #[test]
+    fn a_missing_line_is_named() {
+        let text = TEXT.replace("sysgenid-acked", "acked");
+        let error = Status::parse(&text).expect_err("a line is missing");
+        assert!(error.to_string().contains("sysgenid-acked"), "{error}");
+        let text = TEXT.replace("sysgenid-pending", "pending");
+        let status = Status::parse(&text).expect("older drivers do not say it");
+        assert_eq!(status.pending(), None);
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Who watches the generation, from `/proc`.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use crate::Error;
+use crate::Result;
+use crate::Status;
+use crate::Watcher;
+
+/// Who watches the generation, as far as this process may look.
+///
+/// A watcher is an open file description, and `/proc` shows descriptors: one that several processes
+/// share, or that was duplicated, is listed for each of them. A program that has mapped the generation
+/// and closed its descriptor is no watcher, and is not listed.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    entries: Vec<SurveyEntry>,
+    unreadable: usize,
+}
+
+/// A descriptor of `/dev/sysgenid`, and whose it is.
+#[derive(Clone, Debug)]
+pub struct SurveyEntry {
+    pid: u32,
+    command: String,
+    fd: u32,
+    status: Status,
+}
+
+impl Survey {
+    /// Looks into each process; `own` is left out.
+    pub(crate) fn take(own: &Watcher) -> Result<Self> {
+        let proc = Path::new("/proc");
+        let me = std::process::id();
+        let own = u32::try_from(own.as_fd().as_raw_fd()).ok();
+        let mut survey = Self::default();
+        let processes = fs::read_dir(proc).map_err(|source| Error::Io {
+            action: "read",
+            node: proc.to_owned(),
+            source,
+        })?;
+        for entry in processes.flatten() {
+            let name = entry.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match watchers_of(&entry.path()) {
+                Ok(watchers) => {
+                    let command = command(&entry.path());
+                    let watchers = watchers.into_iter();
+                    let others = watchers.filter(|&(fd, _)| pid != me || Some(fd) != own);
+                    survey
+                        .entries
+                        .extend(others.map(|(fd, status)| SurveyEntry {
+                            pid,
+                            command: command.clone(),
+                            fd,
+                            status,
+                        }));
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    survey.unreadable += 1;
+                }
+                // It has ended while we looked.
+                Err(_) => {}
+            }
+        }
+        survey.entries.sort_by_key(|entry| (entry.pid, entry.fd));
+        Ok(survey)
+    }
+
+    /// All descriptors, by process ID and number.
+    #[must_use]
+    pub fn entries(&self) -> &[SurveyEntry] {
+        &self.entries
+    }
+
+    /// Those whose watcher is tracked and has yet to acknowledge: those who hold an overseer up.
+    pub fn outdated(&self) -> impl Iterator<Item = &SurveyEntry> {
+        let entries = self.entries.iter();
+        entries.filter(|entry| entry.status.tracked() && entry.status.outdated())
+    }
+
+    /// How many processes could not be looked at, because they are other users'.
+    #[must_use]
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+}
+
+impl SurveyEntry {
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its command line or, where it has none, its name.
+    #[must_use]
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// The number of the descriptor.
+    #[must_use]
+    pub fn fd(&self) -> u32 {
+        self.fd
+    }
+
+    /// What the driver says of the watcher.
+    #[must_use]
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+}
+
+/// The descriptors of a process that are watchers.
+fn watchers_of(process: &Path) -> io::Result<Vec<(u32, Status)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(process.join("fd"))?.flatten() {
+        // Sockets, pipes and the like have no path.
+        let is_file = fs::read_link(entry.path()).is_ok_and(|target| target.is_absolute());
+        let name = entry.file_name();
+        let Some(fd) = name.to_str().filter(|_| is_file) else {
+            continue;
+        };
+        let Ok(text) = fs::read_to_string(process.join("fdinfo").join(fd)) else {
+            continue;
+        };
+        if let (Ok(fd), Ok(status)) = (fd.parse(), Status::parse(&text)) {
+            found.push((fd, status));
+        }
+    }
+    Ok(found)
+}
+
+fn command(process: &Path) -> String {
+    let words = fs::read(process.join("cmdline")).unwrap_or_default();
+    let words = words
+        .split(|&byte| byte == 0)
+        .filter(|word| !word.is_empty());
+    let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+    if words.is_empty() {
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        return name.trim_end().to_owned();
+    }
+    words.join(" ")
+}
