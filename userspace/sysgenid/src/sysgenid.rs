@@ -331,9 +331,8 @@ impl SysGenId {
     #[inline]
     #[must_use]
     pub fn look(&self) -> Seen {
-        // The ID first. Whoever sees the old one here, and then the new generation, sees a change as
-        // well; the other way round, a clone could be seen with its new ID and the generation that
-        // was loaded before the snapshot.
+        // In whatever order: if the machine is cloned between the loads, then what is seen is a
+        // mixture, which differs from what was remembered, or from the next look.
         let id = self.0.id.as_ref().map(sys::IdPage::load);
         Seen {
             id,
