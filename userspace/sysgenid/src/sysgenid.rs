@@ -64,6 +64,8 @@ struct Inner {
     page: sys::GenerationPage,
     /// To sleep on until the generation changes. Untracked: nobody waits for it.
     watcher: Option<Watcher>,
+    /// Where to open one when there is something to wait for, if none is held.
+    node: Option<PathBuf>,
     id: Option<sys::IdPage>,
     id_page: IdPage,
     limit: Duration,
@@ -148,6 +150,7 @@ impl Seen {
 pub struct Options {
     generation_node: PathBuf,
     id_node: Option<PathBuf>,
+    descriptor: bool,
     limit: Duration,
 }
 
@@ -156,6 +159,7 @@ impl Default for Options {
         Self {
             generation_node: GENERATION_NODE.into(),
             id_node: Some(ID_NODE.into()),
+            descriptor: true,
             limit: LIMIT,
         }
     }
@@ -221,6 +225,26 @@ impl Options {
         self
     }
 
+    /// Holds no descriptor, only the mappings: `/dev/sysgenid` is opened again when there is a change to
+    /// wait for. If it cannot be opened then, waiting is less exact.
+    ///
+    /// For a library inside a program that it knows nothing of. Daemons close descriptors that they did
+    /// not open, and the number may then belong to a file of the program.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::Options::new().without_descriptor().open()?;
+    /// let seen = sysgenid.look();
+    /// assert!(sysgenid.settle(seen).is_confirmed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn without_descriptor(mut self) -> Self {
+        self.descriptor = false;
+        self
+    }
+
     /// How long [`SysGenId::settle`] waits for the kernel before it goes on without.
     ///
     /// ```
@@ -254,12 +278,7 @@ impl Options {
     /// may not open it, [`Error::NotTheDevice`] where it is something else. What keeps the
     /// hypervisor's page from being mapped is no error: [`SysGenId::id_page`] says it.
     pub fn open(self) -> Result<SysGenId> {
-        // For writing where that is allowed: to acknowledge, so that it can be slept on again.
-        let watcher = match Node::GENERATION.open(&self.generation_node, true) {
-            Err(Error::Forbidden { .. }) => Node::GENERATION.open(&self.generation_node, false),
-            other => other,
-        }
-        .map(|fd| Watcher::new(fd, &self.generation_node))?;
+        let watcher = watcher(&self.generation_node)?;
         let page = watcher.map()?;
         let (id, id_page) = match self.id_node.as_deref().map(map_id) {
             None => (None, IdPage::NotWanted),
@@ -270,12 +289,23 @@ impl Options {
         };
         Ok(SysGenId(Arc::new(Inner {
             page,
-            watcher: Some(watcher),
+            watcher: self.descriptor.then_some(watcher),
+            node: (!self.descriptor).then_some(self.generation_node),
             id,
             id_page,
             limit: self.limit,
         })))
     }
+}
+
+/// A watcher to sleep on.
+fn watcher(node: &Path) -> Result<Watcher> {
+    // For writing where that is allowed: to acknowledge, so that it can be slept on again.
+    match Node::GENERATION.open(node, true) {
+        Err(Error::Forbidden { .. }) => Node::GENERATION.open(node, false),
+        other => other,
+    }
+    .map(|fd| Watcher::new(fd, node))
 }
 
 fn map_id(node: &Path) -> Result<sys::IdPage> {
@@ -399,7 +429,7 @@ impl SysGenId {
     /// ```
     #[must_use]
     pub fn settle(&self, known: Seen) -> Fresh {
-        self.settle_when(|seen| {
+        self.settle_when(|seen, watcher| {
             if seen.id == known.id {
                 // The hypervisor has said nothing new. What an overseer changes is no clone of which
                 // the kernel has yet to hear.
@@ -408,7 +438,7 @@ impl SysGenId {
             // The generation may have been changed by an overseer before the snapshot: whether the
             // change for this ID is still due is for the driver to say. Where it cannot be asked
             // (no /proc), another generation is all there is.
-            match self.pending() {
+            match pending(watcher) {
                 Some(pending) => !pending,
                 None => seen.generation != known.generation,
             }
@@ -431,7 +461,7 @@ impl SysGenId {
     /// ```
     #[must_use]
     pub fn fresh(&self) -> Fresh {
-        self.settle_when(|_| self.pending() != Some(true))
+        self.settle_when(|_, watcher| pending(watcher) != Some(true))
     }
 
     /// Remembers what is seen now, for work that must not cross a change.
@@ -451,11 +481,14 @@ impl SysGenId {
         Guard::new(self.clone())
     }
 
-    fn settle_when(&self, is_settled: impl Fn(Seen) -> bool) -> Fresh {
+    fn settle_when(&self, is_settled: impl Fn(Seen, Option<&Watcher>) -> bool) -> Fresh {
+        let node = self.0.node.as_deref();
+        let opened = node.and_then(|node| watcher(node).ok());
+        let watcher = self.0.watcher.as_ref().or(opened.as_ref());
         let deadline = Instant::now() + self.0.limit;
         loop {
             let seen = self.look();
-            if is_settled(seen) {
+            if is_settled(seen, watcher) {
                 // Settled for what was seen, and not for what has come since.
                 if self.look() == seen {
                     return Fresh::new(seen, true);
@@ -466,34 +499,34 @@ impl SysGenId {
             if left.is_zero() {
                 return Fresh::new(seen, false);
             }
-            self.sleep(seen.generation, left.min(PIECE));
+            sleep(watcher, seen.generation, left.min(PIECE));
         }
     }
+}
 
-    /// Whether the driver says that a change is due. `None` where it cannot be asked.
-    fn pending(&self) -> Option<bool> {
-        self.0.watcher.as_ref()?.status().ok()?.pending()
-    }
+/// Whether the driver says that a change is due. `None` where it cannot be asked.
+fn pending(watcher: Option<&Watcher>) -> Option<bool> {
+    watcher?.status().ok()?.pending()
+}
 
-    /// Sleeps for so long, or until the generation is another one.
-    fn sleep(&self, generation: Generation, length: Duration) {
-        let Some(watcher) = &self.0.watcher else {
+/// Sleeps for so long, or until the generation is another one.
+fn sleep(watcher: Option<&Watcher>, generation: Generation, length: Duration) {
+    let Some(watcher) = watcher else {
+        thread::sleep(NAP.min(length));
+        return;
+    };
+    // A watcher that has not acknowledged an earlier change is ready all the time.
+    match watcher.wait_timeout(Duration::ZERO) {
+        Ok(None) => {}
+        Ok(Some(_)) if watcher.ack(generation).is_ok() => {}
+        // The generation has changed just now, or this descriptor cannot acknowledge.
+        Ok(Some(_)) | Err(_) => {
             thread::sleep(NAP.min(length));
             return;
-        };
-        // A watcher that has not acknowledged an earlier change is ready all the time.
-        match watcher.wait_timeout(Duration::ZERO) {
-            Ok(None) => {}
-            Ok(Some(_)) if watcher.ack(generation).is_ok() => {}
-            // The generation has changed just now, or this descriptor cannot acknowledge.
-            Ok(Some(_)) | Err(_) => {
-                thread::sleep(NAP.min(length));
-                return;
-            }
         }
-        if watcher.wait_timeout(length).is_err() {
-            thread::sleep(NAP.min(length));
-        }
+    }
+    if watcher.wait_timeout(length).is_err() {
+        thread::sleep(NAP.min(length));
     }
 }
 
@@ -547,6 +580,7 @@ pub(crate) mod stand_in {
             SysGenId(Arc::new(Inner {
                 page,
                 watcher: None,
+                node: None,
                 id: Some(id),
                 id_page: IdPage::Mapped,
                 limit,
