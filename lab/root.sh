@@ -41,7 +41,7 @@ if [ "${1-}" = clean ]; then
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
 	rm -rf --one-file-system root-* apt build cargo configs debug in-tree lock log results \
-		sources stock tmp tool tool.lock userspace in-use
+		sources stock tmp tool userspace in-use
 	exit 0
 fi
 flock -s 8
@@ -132,13 +132,15 @@ cd "$LAB_SOURCE/lab"
 key=$(find . -type f ! -path './target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha)
 tool=/cache/tool/$key
 if ! [ -x "$at$tool/lab" ]; then
-	exec 9>"$LAB_CACHE/tool.lock"
+	mkdir -p "$LAB_CACHE/tool"
+	# Another checkout's tool can be built beside this one.
+	exec 9>"$LAB_CACHE/tool/$key.lock"
 	flock -n 9 || { say "another lab is building its tool; waiting for it"; flock 9; }
 fi
 if ! [ -x "$at$tool/lab" ]; then
 	say "building the lab's tool (about a minute on a new machine)"
 	start=$(date +%s)
-	log=$LAB_CACHE/log/tool.log
+	log=$LAB_CACHE/tool/$key.log
 	target=x86_64-unknown-linux-gnu
 	build=/cache/build/$LAB_CHECKOUT/lab
 	if ! RUSTFLAGS='-C target-feature=+crt-static' chroot "$at" cargo build --release --locked \

@@ -7,6 +7,7 @@ mod debug;
 mod guests;
 mod in_tree;
 mod lab;
+mod library;
 mod source;
 mod window;
 
@@ -24,6 +25,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::ensure;
 use serde::Serialize;
 
 use crate::cache;
@@ -98,13 +100,14 @@ const CHECK: Lane = Lane {
         Check::stock("lints", source::lints),
         Check::stock("a test for each row of the contract", source::contract),
         Check::stock("licences", source::licences),
-        Check::stock("unit tests of the lab", build::unit_tests),
+        Check::stock("unit tests of the lab and of user space", build::unit_tests),
         Check::stock("the module's build", build::module_build),
         Check::stock(
             "a KDIR that cannot build Rust modules",
             build::refused_kdirs,
         ),
         Check::stock("the front door", build::front_door),
+        Check::stock("the library's documentation", library::documentation),
     ],
     in_guests: &[
         Check::stock("selftests", guests::selftests),
@@ -128,6 +131,9 @@ const CHECK: Lane = Lane {
         Check::stock("ends of a run", lab::ends),
         Check::stock("kernel reports", lab::reports),
         Check::stock("Debian's user space", lab::userspace),
+        Check::stock("the library crate", library::on_the_device),
+        Check::stock("the library crate in the window", window::library),
+        Check::stock("a ledger that clones write to", library::ledger),
     ],
 };
 
@@ -199,31 +205,55 @@ struct Summary {
     checks: Vec<Report>,
 }
 
+/// How a lane is run.
+pub struct Plan {
+    /// Where the machine-readable summary goes.
+    pub summary: PathBuf,
+    /// Whether a test that was skipped counts against it.
+    pub strict: bool,
+    /// What the name of a check must have in it; all names have the empty text.
+    pub only: String,
+}
+
 /// Runs `lab check`.
-pub fn check(summary: &Path, strict: bool) -> Result<u8> {
-    run(&CHECK, summary, strict)
+pub fn check(plan: &Plan) -> Result<u8> {
+    run(&CHECK, plan)
 }
 
 /// Runs `lab check-debug`.
-pub fn check_debug(summary: &Path, strict: bool) -> Result<u8> {
-    run(&CHECK_DEBUG, summary, strict)
+pub fn check_debug(plan: &Plan) -> Result<u8> {
+    run(&CHECK_DEBUG, plan)
 }
 
-/// Runs all checks of a lane, writes the summary to `summary`, and returns what the lab exits with.
-/// With `strict`, a test that was skipped counts against it.
-fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
+/// Runs the checks of a lane, writes the summary, and returns what the lab exits with.
+fn run(lane: &Lane, plan: &Plan) -> Result<u8> {
+    let planned = |checks: &'static [Check]| -> Vec<&'static Check> {
+        let planned = checks
+            .iter()
+            .filter(|check| check.name.contains(&plan.only));
+        planned.collect()
+    };
+    let (on_the_host, in_guests) = (planned(lane.on_the_host), planned(lane.in_guests));
+    let all = || on_the_host.iter().chain(&in_guests).copied();
+    ensure!(
+        all().next().is_some(),
+        "no check has “{}” in its name",
+        plan.only
+    );
     // Without these there is nothing to check, and their steps are worth watching.
     let mut benches = Benches::new();
-    for check in lane.on_the_host.iter().chain(lane.in_guests) {
+    for check in all() {
         if let Entry::Vacant(entry) = benches.entry(check.kernel) {
             let kernel = kernel::get(check.kernel)?;
             entry.insert(Bench { kernel });
         }
     }
     step::be_quiet();
-    let on_the_host = lane.on_the_host.iter();
-    let mut checks: Vec<Report> = on_the_host.map(|check| perform(check, &benches)).collect();
-    checks.extend(in_parallel(lane.in_guests, &benches));
+    let mut checks: Vec<Report> = on_the_host
+        .iter()
+        .map(|check| perform(check, &benches))
+        .collect();
+    checks.extend(in_parallel(&in_guests, &benches));
 
     let count = |outcome| {
         let tests = checks.iter().flat_map(|report| &report.tests);
@@ -235,18 +265,23 @@ fn run(lane: &Lane, summary: &Path, strict: bool) -> Result<u8> {
         skipped: count(Outcome::Skipped),
         checks,
     };
+    let summary = &plan.summary;
     fs::write(summary, serde_json::to_vec_pretty(&summarised)?)
         .with_context(|| format!("cannot write {}", cache::shown(summary)))?;
     println!("summary: {}", cache::shown(summary));
+    let left_out = lane.on_the_host.len() + lane.in_guests.len() - summarised.checks.len();
+    if left_out > 0 {
+        println!("{left_out} checks were left out");
+    }
     println!(
         "{} passed, {} failed, {} skipped",
         summarised.passed, summarised.failed, summarised.skipped
     );
-    let bad = summarised.failed > 0 || (strict && summarised.skipped > 0);
+    let bad = summarised.failed > 0 || (plan.strict && summarised.skipped > 0);
     Ok(u8::from(bad))
 }
 
-fn in_parallel(checks: &[Check], benches: &Benches) -> Vec<Report> {
+fn in_parallel(checks: &[&Check], benches: &Benches) -> Vec<Report> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     let cpus = thread::available_parallelism().map_or(1, usize::from);

@@ -120,14 +120,21 @@ struct CheckOptions {
     /// Let a test that was skipped count as failed
     #[arg(long)]
     strict: bool,
+    /// Run those checks only whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
 }
 
 impl CheckOptions {
-    fn summary(&self, name: &str) -> Result<PathBuf> {
-        match &self.summary {
-            Some(path) => Ok(cache::from_caller(path)),
-            None => Ok(cache::directory("results")?.join(name)),
-        }
+    fn plan(self, summary: &str) -> Result<check::Plan> {
+        Ok(check::Plan {
+            summary: match &self.summary {
+                Some(path) => cache::from_caller(path),
+                None => cache::directory("results")?.join(summary),
+            },
+            strict: self.strict,
+            only: self.only.unwrap_or_default(),
+        })
     }
 }
 
@@ -191,10 +198,8 @@ fn act(verb: Verb) -> Result<u8> {
             let picture = picture.as_deref().map(cache::from_caller);
             window::run(icount, picture.as_deref())
         }
-        Verb::Check(options) => check::check(&options.summary("check.json")?, options.strict),
-        Verb::CheckDebug(options) => {
-            check::check_debug(&options.summary("check-debug.json")?, options.strict)
-        }
+        Verb::Check(options) => check::check(&options.plan("check.json")?),
+        Verb::CheckDebug(options) => check::check_debug(&options.plan("check-debug.json")?),
         Verb::Update => {
             let release = kernel::update()?;
             step::say(format!("the stock kernel is {release}"));

@@ -13,11 +13,13 @@ use std::process::Command;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 
 use crate::cache;
 use crate::kernel::Kernel;
 use crate::kernel::Module;
 use crate::step::execute;
+use crate::step::output_of;
 
 /// The module for that kernel, which is none if the kernel has the driver built in.
 pub fn module(kernel: &Kernel) -> Result<Option<PathBuf>> {
@@ -117,7 +119,7 @@ fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
 /// A directory in which `userspace/` and `packaging/` are installed as a package would install them.
 pub fn installed() -> Result<PathBuf> {
     let _lock = cache::lock("installed")?;
-    let target = cache::build_directory("userspace")?;
+    let target = userspace_target()?;
     let directory = cache::build_directory("installed")?;
     // What is no longer installed must not be there.
     fs::remove_dir_all(&directory)?;
@@ -136,9 +138,87 @@ pub fn installed() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Where cargo builds `userspace/`.
+fn userspace_target() -> Result<PathBuf> {
+    cache::build_directory("userspace")
+}
+
+/// What every statically linked program of Rust is built for. With a target, RUSTFLAGS does not reach
+/// build scripts and procedural macros, which cannot be static.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Cargo, for the library crate with all its features, and a statically linked program.
+fn library_cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(arguments)
+        .args([
+            "--release",
+            "--locked",
+            "--all-features",
+            "--target",
+            TARGET,
+        ])
+        .args(["--package", "sysgenid", "--manifest-path"])
+        .arg(Path::new(cache::SOURCE).join("userspace/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", userspace_target()?)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    Ok(cargo)
+}
+
+/// A program with tests of the library crate.
+pub fn library_tests(name: &str) -> Result<PathBuf> {
+    let mut cargo = library_cargo(&["test", "--no-run", "--message-format", "json"])?;
+    let messages = output_of(cargo.args(["--test", name]))
+        .with_context(|| format!("cannot build the library's tests “{name}”"))?;
+    let program = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    program.with_context(|| format!("cargo did not say where the tests “{name}” are"))
+}
+
+/// An example of the library crate.
+pub fn library_example(name: &str) -> Result<PathBuf> {
+    let mut cargo = library_cargo(&["build", "--example", name])?;
+    execute(&mut cargo, "library-example")
+        .with_context(|| format!("cannot build the library's example “{name}”"))?;
+    let directory = userspace_target()?.join(TARGET).join("release/examples");
+    Ok(directory.join(name))
+}
+
+/// The program with all examples in the documentation of the library crate.
+///
+/// To keep that program, instead of running it, is not a stable feature of rustdoc yet.
+pub fn library_doctests() -> Result<PathBuf> {
+    let _lock = cache::lock("library-doctests")?;
+    let directory = cache::build_directory("library-doctests")?;
+    // What is no longer an example must not be there.
+    fs::remove_dir_all(&directory)?;
+    fs::create_dir(&directory)?;
+    let flags = format!(
+        "-Z unstable-options --persist-doctests {} --runtool /bin/true \
+         -C target-feature=+crt-static",
+        directory.display()
+    );
+    let mut cargo = library_cargo(&["test", "--doc"])?;
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTDOCFLAGS", flags);
+    // With it, cargo makes another library of the same name, which must not replace the first.
+    cargo.arg("--target-dir").arg(cache::build_directory("userspace-doctests")?);
+    execute(&mut cargo, "library-doctests").context("cannot build the library's examples")?;
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(&directory)? {
+        programs.push(entry?.path().join("rust_out"));
+    }
+    match programs.as_slice() {
+        [program] => Ok(program.clone()),
+        // An example that is not built together with the others has a program of its own.
+        _ => bail!("the library's examples are in {} programs", programs.len()),
+    }
+}
+
 /// The directory with the selftests in Rust, statically linked.
 pub fn rust_selftests() -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
     let output = cache::build_directory("selftests-rust")?;
     execute(
         Command::new("cargo")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Reads the Test Anything Protocol, as the selftests print it.
+//! Reads what test programs print: the Test Anything Protocol, and what Rust's own harness says.
 
 use serde::Serialize;
 
@@ -100,6 +100,50 @@ pub fn parse_suite(suite: &str, log: &str) -> Vec<Test> {
     parse(&format!("KUnit: {suite}"), &output)
 }
 
+/// Reads what one program with Rust's own harness printed. What it counted and did not list, or did
+/// not get to count, counts as failed.
+pub fn parse_libtest(prefix: &str, output: &str) -> Vec<Test> {
+    let mut tests: Vec<_> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.rsplit_once(" ... "))
+        .map(|(name, outcome)| Test {
+            name: format!("{prefix}: {name}"),
+            outcome: match outcome {
+                "ok" => Outcome::Passed,
+                other if other.starts_with("ignored") => Outcome::Skipped,
+                _ => Outcome::Failed,
+            },
+            detail: failure(output, name),
+        })
+        .collect();
+    let planned: Vec<usize> = output
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("running ")?
+                .split(' ')
+                .next()?
+                .parse()
+                .ok()
+        })
+        .collect();
+    if planned.is_empty() || planned.iter().sum::<usize>() != tests.len() {
+        tests.push(Test {
+            name: format!("{prefix}: all of it ran"),
+            outcome: Outcome::Failed,
+            detail: format!("{planned:?} planned, {} reported\n{output}", tests.len()),
+        });
+    }
+    tests
+}
+
+/// What the harness shows of a test that has failed.
+fn failure(output: &str, name: &str) -> String {
+    let start = format!("---- {name} stdout ----");
+    let lines = output.lines().skip_while(|line| *line != start).skip(1);
+    let lines: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    lines.join("\n")
+}
+
 fn parse_line(prefix: &str, line: &str, diagnostics: &str) -> Option<Test> {
     let (good, rest) = match line.strip_prefix("not ok ") {
         Some(rest) => (false, rest),
@@ -178,6 +222,35 @@ not ok 2 mine
             Outcome::Failed,
             "a suite that did not run"
         );
+    }
+
+    #[test]
+    fn the_harness_of_rust_is_read() {
+        const OUTPUT: &str = "\
+running 3 tests
+test tests::good ... ok
+test tests::bad ... FAILED
+test src/lib.rs - item (line 3) ... ignored, why
+
+failures:
+
+---- tests::bad stdout ----
+thread 'tests::bad' panicked at x.rs:1:
+no
+
+failures:
+    tests::bad
+";
+        let tests = parse_libtest("x", OUTPUT);
+        let outcomes: Vec<_> = tests.iter().map(|test| test.outcome).collect();
+        let expected = [Outcome::Passed, Outcome::Failed, Outcome::Skipped];
+        assert_eq!(outcomes, expected);
+        assert_eq!(tests[1].name, "x: tests::bad");
+        assert!(tests[1].detail.contains("panicked"), "{:?}", tests[1]);
+        for cut in ["", "running 2 tests\ntest a ... ok\n"] {
+            let tests = parse_libtest("x", cut);
+            assert!(tests.iter().any(|test| test.outcome == Outcome::Failed));
+        }
     }
 
     #[test]

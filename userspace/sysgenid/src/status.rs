@@ -55,36 +55,87 @@ impl Status {
     }
 
     /// The generation.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Watcher::open()?.status()?;
+    /// println!("generation {}", status.generation());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
     }
 
     /// The generation that the watcher acknowledged last.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Watcher::open()?.status()?;
+    /// assert_eq!(status.acked(), status.generation(), "acked when it is opened");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn acked(&self) -> Generation {
         self.acked
     }
 
     /// Whether the watcher has yet to acknowledge a change.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let watcher = sysgenid::Watcher::open()?;
+    /// assert!(!watcher.status()?.outdated());
+    /// sysgenid::Overseer::open()?.trigger(0)?;
+    /// assert!(watcher.status()?.outdated());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn outdated(&self) -> bool {
         self.outdated
     }
 
     /// Whether overseers wait for the watcher.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let watcher = sysgenid::Watcher::open()?;
+    /// assert!(!watcher.status()?.tracked(), "nobody asked for it");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn tracked(&self) -> bool {
         self.tracked
     }
 
     /// How many tracked watchers there are on this system.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let watcher = sysgenid::Watcher::open()?;
+    /// watcher.set_tracked(true)?;
+    /// assert!(watcher.status()?.watchers() >= 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn watchers(&self) -> u64 {
         self.watchers
     }
 
     /// How many of those are outdated.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Watcher::open()?.status()?;
+    /// assert!(status.outdated_watchers() <= status.watchers());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn outdated_watchers(&self) -> u64 {
         self.outdated_watchers
@@ -92,6 +143,15 @@ impl Status {
 
     /// What caused the last change: `none` if there was none, `vmfork` or `vmgenid` for the
     /// hypervisor, `ioctl` for an overseer, `kernel` for other kernel code.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// overseer.trigger(0)?;
+    /// assert_eq!(overseer.status()?.source(), "ioctl");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
@@ -99,6 +159,16 @@ impl Status {
 
     /// Whether the hypervisor has given this machine a new ID, and the change of the generation for it
     /// is still to come. `None` where the driver does not say it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Watcher::open()?.status()?;
+    /// if status.pending() == Some(true) {
+    ///     println!("this machine is a clone, and the kernel has yet to hear of it");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pending(&self) -> Option<bool> {
         self.pending

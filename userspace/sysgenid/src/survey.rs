@@ -76,18 +76,45 @@ impl Survey {
     }
 
     /// All descriptors, by process ID and number.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
+    ///     println!("{}: {}", entry.pid(), entry.command());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn entries(&self) -> &[SurveyEntry] {
         &self.entries
     }
 
     /// Those whose watcher is tracked and has yet to acknowledge: those who hold an overseer up.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let survey = sysgenid::Overseer::open()?.survey()?;
+    /// println!("{} hold the overseer up", survey.outdated().count());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn outdated(&self) -> impl Iterator<Item = &SurveyEntry> {
         let entries = self.entries.iter();
         entries.filter(|entry| entry.status.tracked() && entry.status.outdated())
     }
 
     /// How many processes could not be looked at, because they are other users'.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let survey = sysgenid::Overseer::open()?.survey()?;
+    /// if survey.unreadable() > 0 {
+    ///     println!("{} processes could not be looked at", survey.unreadable());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn unreadable(&self) -> usize {
         self.unreadable
@@ -96,24 +123,60 @@ impl Survey {
 
 impl SurveyEntry {
     /// The process.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
+    ///     println!("{}", entry.pid());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Its command line or, where it has none, its name.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
+    ///     println!("{}", entry.command());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn command(&self) -> &str {
         &self.command
     }
 
     /// The number of the descriptor.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
+    ///     println!("/proc/{}/fd/{}", entry.pid(), entry.fd());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn fd(&self) -> u32 {
         self.fd
     }
 
     /// What the driver says of the watcher.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
+    ///     println!("{}: {}", entry.pid(), entry.status().outdated());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status

@@ -160,6 +160,7 @@ impl GenerationPage {
     ///
     /// The load acquires: it pairs with the driver's release store, so that whoever sees the new
     /// value also sees that the kernel has been reseeded.
+    #[inline]
     pub(crate) fn load(&self) -> u32 {
         // SAFETY: By the invariant of `Mapping`, the page is there, and its start is aligned. Only
         // the kernel writes it, by single stores of these four bytes, which an atomic allows.
@@ -193,6 +194,7 @@ impl IdPage {
     /// The ID at this moment (two loads). The hypervisor writes it while the machine stands still,
     /// so that the halves always belong together: unless the machine is stopped between the loads,
     /// and then they differ from any ID that was remembered, which is what counts.
+    #[inline]
     pub(crate) fn load(&self) -> VmId {
         let half = |number: usize| {
             // SAFETY: By the invariants, these eight bytes are in the mapping, and aligned. Nothing

@@ -18,33 +18,33 @@ use super::source;
 use crate::cache;
 use crate::step::execute;
 use crate::step::output_of;
+use crate::tap;
 use crate::tap::Outcome;
 use crate::tap::Test;
 
+/// The unit tests of the lab and of user space, on the host.
 pub fn unit_tests(_: &Bench) -> Result<Vec<Test>> {
-    let mut command = cargo("lab", &["test", "--locked", "--workspace", "--quiet"])?;
-    let output = command
-        .args(["--", "--format", "pretty"])
-        .output()
-        .context("cannot start cargo")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let tests: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("test ")?.rsplit_once(" ... "))
-        .map(|(name, outcome)| Test {
-            name: format!("lab: {name}"),
-            outcome: match outcome {
-                "ok" => Outcome::Passed,
-                other if other.starts_with("ignored") => Outcome::Skipped,
-                _ => Outcome::Failed,
-            },
-            detail: String::new(),
-        })
-        .collect();
-    let failed = tests.iter().any(|test| test.outcome == Outcome::Failed);
-    if tests.is_empty() || output.status.success() == failed {
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("cargo test: {}\n{text}\n{errors}", output.status);
+    let mut tests = Vec::new();
+    for (package, targets) in [("lab", vec![]), ("userspace", vec!["--lib", "--bins"])] {
+        let arguments = [
+            "test",
+            "--locked",
+            "--workspace",
+            "--all-features",
+            "--quiet",
+        ];
+        let mut command = cargo(package, &arguments)?;
+        command.args(targets);
+        command.args(["--", "--format", "pretty"]);
+        let output = command.output().context("cannot start cargo")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let found = tap::parse_libtest(package, &text);
+        let failed = found.iter().any(|test| test.outcome == Outcome::Failed);
+        if output.status.success() == failed {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("{package}: cargo test: {}\n{text}\n{errors}", output.status);
+        }
+        tests.extend(found);
     }
     Ok(tests)
 }

@@ -156,7 +156,7 @@ impl Said {
     }
 
     /// A test that fails if the kernel reported a problem, or the lab failed.
-    fn no_report(&self, name: &str) -> Test {
+    pub fn no_report(&self, name: &str) -> Test {
         let result = if self.status == FAILED {
             Err(anyhow!("{}", self.remarks))
         } else {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -97,6 +98,19 @@ fn late<'a>(draws: &Draws<'a>, frozen: &[Frozen]) -> Vec<&'a str> {
     late.map(|(_, draw)| *draw).collect()
 }
 
+/// A program that takes turns.
+type Program = fn() -> Result<PathBuf>;
+
+/// The one that follows the protocol by itself.
+fn by_hand() -> Result<PathBuf> {
+    Ok(products::rust_selftests()?.join("sysgenid-window-test"))
+}
+
+/// The one that leaves it to the library crate.
+fn by_the_library() -> Result<PathBuf> {
+    products::library_tests("window")
+}
+
 /// Some machine, saved while the program takes turns, and what came of its clones.
 struct Scene {
     frozen: Vec<Frozen>,
@@ -104,15 +118,20 @@ struct Scene {
 }
 
 impl Scene {
-    fn play(bench: &Bench, smp: u32, arguments: &[&str], clones: usize) -> Result<Self> {
-        let program = products::rust_selftests()?.join("sysgenid-window-test");
+    fn play(
+        bench: &Bench,
+        program: Program,
+        smp: u32,
+        arguments: &[&str],
+        clones: usize,
+    ) -> Result<Self> {
         let mut command = vec!["/window-test"];
         command.extend(arguments);
         let options = GuestOptions {
             smp,
             ..GuestOptions::plain()
         };
-        let additions = [guests::addition(program, "/window-test")];
+        let additions = [guests::addition(program()?, "/window-test")];
         let setup = guests::setup(bench, &options, &additions, &command)?;
         let (saved, output) = Saved::with_output(&setup)?;
         let ids: Vec<_> = (0..clones).map(|_| Some(Uuid::new_v4())).collect();
@@ -205,10 +224,16 @@ fn frozen(saved: &Saved<'_>, output: &str) -> Result<Vec<Frozen>> {
         .collect()
 }
 
-fn proof(bench: &Bench, smp: u32, threads: u32, clones: usize) -> Result<Vec<Test>> {
-    let name = format!("window, {smp} CPUs, {threads} threads");
+fn proof(
+    bench: &Bench,
+    name: &str,
+    program: Program,
+    (smp, threads): (u32, u32),
+    clones: usize,
+) -> Result<Vec<Test>> {
+    let name = format!("{name}, {smp} CPUs, {threads} threads");
     let arguments = ["--threads", &threads.to_string()];
-    let scene = Scene::play(bench, smp, &arguments, clones)?;
+    let scene = Scene::play(bench, program, smp, &arguments, clones)?;
     let mut tests = guests::clone_tests(&name, &scene.clones);
     tests.push(Test::from_result(
         format!("{name}: the ID is new at the first look"),
@@ -223,26 +248,38 @@ fn proof(bench: &Bench, smp: u32, threads: u32, clones: usize) -> Result<Vec<Tes
 
 /// A thread on the only processor, and more threads than that.
 pub fn one_processor(bench: &Bench) -> Result<Vec<Test>> {
-    let mut tests = proof(bench, 1, 1, 13)?;
-    tests.extend(proof(bench, 1, 3, 13)?);
+    let mut tests = proof(bench, "window", by_hand, (1, 1), 13)?;
+    tests.extend(proof(bench, "window", by_hand, (1, 3), 13)?);
     Ok(tests)
 }
 
 /// A thread on each processor.
 pub fn several_processors(bench: &Bench) -> Result<Vec<Test>> {
-    let mut tests = proof(bench, 2, 2, 12)?;
-    tests.extend(proof(bench, 4, 4, 12)?);
+    let mut tests = proof(bench, "window", by_hand, (2, 2), 12)?;
+    tests.extend(proof(bench, "window", by_hand, (4, 4), 12)?);
+    Ok(tests)
+}
+
+/// The same for a program whose secret the library crate keeps, and its control.
+pub fn library(bench: &Bench) -> Result<Vec<Test>> {
+    let mut tests = proof(bench, "library, window", by_the_library, (1, 1), 4)?;
+    tests.extend(proof(bench, "library, window", by_the_library, (2, 3), 4)?);
+    tests.extend(control_of(bench, "library, window", by_the_library)?);
     Ok(tests)
 }
 
 /// Without a look at the ID, the same bytes do leave several clones. A single thread may be stopped at
 /// once by the work that ends in the change; not all of several ones are.
 pub fn control(bench: &Bench) -> Result<Vec<Test>> {
+    control_of(bench, "window", by_hand)
+}
+
+fn control_of(bench: &Bench, name: &str, program: Program) -> Result<Vec<Test>> {
     let arguments = ["--threads", "3", "--generation-only"];
-    let scene = Scene::play(bench, 2, &arguments, 3)?;
-    let mut tests = guests::clone_tests("window, control", &scene.clones);
+    let scene = Scene::play(bench, program, 2, &arguments, 3)?;
+    let mut tests = guests::clone_tests(&format!("{name}, control"), &scene.clones);
     tests.push(Test::from_result(
-        "window, control: without the ID the same leaves twice",
+        format!("{name}, control: without the ID the same leaves twice"),
         scene.something_twice(),
     ));
     Ok(tests)
