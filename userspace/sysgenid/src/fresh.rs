@@ -29,7 +29,22 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    pub(crate) fn new(seen: Seen, confirmed: bool) -> Self {
+    /// What [`SysGenId::settle`](crate::SysGenId::settle) has returned and an interface for another
+    /// language has carried: `seen` and `confirmed` are its [`seen`](Fresh::seen) and
+    /// [`is_confirmed`](Fresh::is_confirmed). Of other values it is a wrong promise.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// use sysgenid::Fresh;
+    ///
+    /// let fresh = sysgenid::SysGenId::open()?.fresh();
+    /// let carried = Fresh::new(fresh.seen(), fresh.is_confirmed());
+    /// assert_eq!(carried.seen(), fresh.seen());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn new(seen: Seen, confirmed: bool) -> Self {
         Self { seen, confirmed }
     }
 

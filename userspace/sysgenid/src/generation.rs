@@ -58,7 +58,14 @@ impl fmt::Display for Generation {
 pub struct VmId([u8; 16]);
 
 impl VmId {
-    pub(crate) const fn new(bytes: [u8; 16]) -> Self {
+    /// The ID with those bytes, for example one that was remembered outside of this program.
+    ///
+    /// ```
+    /// # use sysgenid::VmId;
+    /// assert_eq!(VmId::new([7; 16]).as_bytes(), &[7; 16]);
+    /// ```
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 

@@ -99,10 +99,24 @@ pub struct Seen {
 
 impl Seen {
     /// What there is to see without a device: always the same.
-    pub(crate) const NOTHING: Self = Self {
-        id: None,
-        generation: Generation::new(0),
-    };
+    pub(crate) const NOTHING: Self = Self::new(Generation::new(0), None);
+
+    /// What was seen in a look that was remembered outside of this program, or on the other side of an
+    /// interface for another language.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// use sysgenid::Seen;
+    ///
+    /// let seen = sysgenid::SysGenId::open()?.look();
+    /// assert_eq!(Seen::new(seen.generation(), seen.id()), seen);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn new(generation: Generation, id: Option<VmId>) -> Self {
+        Self { id, generation }
+    }
 
     /// The generation.
     ///
