@@ -3,6 +3,7 @@
 //! `lab check` and `lab check-debug`: everything a contributor needs before a commit.
 
 mod build;
+mod c_library;
 mod debug;
 mod guests;
 mod in_tree;
@@ -123,6 +124,7 @@ const CHECK: Lane = Lane {
         Check::stock("the window, control", window::control),
         Check::stock("the window, our part", window::own_part),
         Check::stock("demo", lab::demo),
+        Check::stock("the C library", c_library::check),
         Check::stock("where /dev/vmgenid is", guests::id_nodes),
         Check::stock(
             "a program that the lab has never seen",

@@ -85,6 +85,22 @@ pub fn c_selftests(kernel: &Kernel) -> Result<PathBuf> {
     made("selftests", "selftests-c", &[&kdir, "M32=1"]).context("cannot build the selftests in C")
 }
 
+/// The directory with the selftests of the C library that is installed in `installed`.
+pub fn library_selftests(kernel: &Kernel, installed: &Path) -> Result<PathBuf> {
+    let installed = installed.display();
+    let arguments = [
+        format!("KDIR={}", kernel.source.display()),
+        format!("PKG_CONFIG_SYSROOT_DIR={installed}"),
+        format!("PKG_CONFIG_LIBDIR={installed}/usr/lib/pkgconfig"),
+    ];
+    made(
+        "selftests/libsysgenid",
+        "selftests-libsysgenid",
+        &arguments.each_ref().map(String::as_str),
+    )
+    .context("cannot build the selftests of the C library")
+}
+
 /// The directory with the selftests' ACPI tables.
 pub fn acpi_tables() -> Result<PathBuf> {
     made("selftests/acpi", "selftests-acpi", &[]).context("cannot compile the ACPI tables")

@@ -72,7 +72,6 @@ pub fn setup(
 /// twice in one guest, because a device that has been used must behave like a fresh one. Others are
 /// slow.
 pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
-    const MARK: &str = "### ";
     let c = products::c_selftests(&bench.kernel)?;
     let rust = products::rust_selftests()?;
     let additions = [
@@ -95,16 +94,34 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
         ("rust", ""),
     ];
     let rounds = if bench.kernel.is_debug() { 1 } else { 2 };
-    let script = programs
-        .map(|(name, arguments)| format!("echo '{MARK}{name}'; /{name} {arguments};"))
-        .concat()
-        .repeat(rounds);
-    let said = said(
+    several(
         bench,
+        "selftests",
         &options(bench, 2),
         &additions,
-        &["sh", "-c", &script],
-    )?;
+        &programs,
+        rounds,
+    )
+}
+
+/// The TAP of several programs in one guest, so many times one after the other. Each is `/` and its
+/// name, with arguments.
+pub fn several(
+    bench: &Bench,
+    name: &str,
+    options: &GuestOptions,
+    additions: &[Addition],
+    programs: &[(&str, &str)],
+    rounds: usize,
+) -> Result<Vec<Test>> {
+    const MARK: &str = "### ";
+    let script = programs
+        .iter()
+        .map(|(program, arguments)| format!("echo '{MARK}{program}'; /{program} {arguments};"))
+        .collect::<Vec<_>>()
+        .concat()
+        .repeat(rounds);
+    let said = said(bench, options, additions, &["sh", "-c", &script])?;
     let parts: Vec<_> = said.output.split(MARK).skip(1).collect();
     ensure!(
         parts.len() == rounds * programs.len(),
@@ -115,14 +132,14 @@ pub fn selftests(bench: &Bench) -> Result<Vec<Test>> {
     );
     let mut tests = Vec::new();
     for (number, part) in parts.iter().enumerate() {
-        let (name, output) = part.split_once('\n').unwrap_or((part, ""));
+        let (program, output) = part.split_once('\n').unwrap_or((part, ""));
         let round = number / programs.len() + 1;
         tests.extend(tap::parse(
-            &format!("selftests: {name}, run {round}"),
+            &format!("{name}: {program}, run {round}"),
             output,
         ));
     }
-    tests.push(said.no_report("selftests"));
+    tests.push(said.no_report(name));
     Ok(tests)
 }
 
@@ -260,7 +277,7 @@ fn clone_program() -> Result<Addition> {
 }
 
 /// Resumes a saved guest with those IDs, one after the other; the clones' outputs.
-fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
+pub fn resume_all(setup: &Setup, ids: &[Option<Uuid>]) -> Result<Vec<Said>> {
     resume_saved(&Saved::with_output(setup)?.0, ids)
 }
 
@@ -317,7 +334,7 @@ fn some_equal(clones: &[Said], name: &str) -> Result<()> {
 
 /// A test that fails if any two of the values that the clones noted under these names are equal, or
 /// if a clone noted none.
-fn all_different(name: &str, clones: &[Said], names: &[&str]) -> Test {
+pub fn all_different(name: &str, clones: &[Said], names: &[&str]) -> Test {
     let result = || -> Result<()> {
         let mut values = Vec::new();
         for clone in clones {

@@ -1,0 +1,575 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What `sysgenid.h` declares. The comments here are those of the header.
+//!
+//! A pointer that a function is given is null, or valid for what the header says: C cannot promise
+//! more. Null is looked for; the rest is what each `unsafe` block relies on.
+
+#![expect(unsafe_code)]
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are for C, where names have no backticks"
+)]
+
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::ffi::c_uint;
+use std::ffi::c_void;
+use std::ffi::CStr;
+use std::ffi::OsStr;
+use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use sysgenid::Generation;
+use sysgenid::IdPage;
+use sysgenid::Options;
+use sysgenid::VmId;
+
+use crate::failure::guarded;
+use crate::failure::message;
+use crate::failure::Failure;
+use crate::failure::SUCCESS;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// The limit of sysgenid_settle() for a handle that sysgenid_open() has opened, in milliseconds.
+pub const SYSGENID_LIMIT_MS: c_uint = 5000;
+
+/// In `flags` of struct sysgenid_seen: the generation was looked at.
+pub const SYSGENID_SEEN_GENERATION: u32 = 1;
+/// In `flags` of struct sysgenid_seen: the hypervisor's ID was looked at, too.
+pub const SYSGENID_SEEN_ID: u32 = 2;
+
+/// The generation and, where it may be seen, the hypervisor's ID, mapped.
+pub struct Handle(sysgenid::SysGenId);
+
+/// What was seen in one look. One that is all zeroes has seen nothing yet, and differs from all
+/// others: a variable with static storage needs nothing else.
+///
+/// The ID identifies the machine: think before it is logged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// SYSGENID_SEEN_GENERATION, SYSGENID_SEEN_ID.
+    pub flags: u32,
+    /// The generation. Two of them are equal or not; neither is greater.
+    pub generation: u32,
+    /// The hypervisor's ID, and zeroes where it was not looked at.
+    pub id: [u8; 16],
+}
+
+/// What a value is built from after a change.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fresh {
+    /// What was seen. A value that is built now belongs to it.
+    pub seen: Seen,
+    /// Whether the kernel's random number generator is known to have been reseeded for this machine.
+    /// If not, then sysgenid_fill() mixes in what tells this machine from its clones, getrandom()
+    /// alone is not to be trusted, and an operator should hear of it.
+    pub confirmed: bool,
+}
+
+/// A descriptor that becomes readable when the generation changes.
+pub struct Watcher(sysgenid::Watcher);
+
+/// For a program that changes the generation, and waits for the watchers.
+pub struct Overseer(sysgenid::Overseer);
+
+impl Seen {
+    /// `None` for one that has seen nothing.
+    fn known(self) -> Option<sysgenid::Seen> {
+        let id = (self.flags & SYSGENID_SEEN_ID != 0).then(|| VmId::new(self.id));
+        let seen = sysgenid::Seen::new(Generation::new(self.generation), id);
+        (self.flags & SYSGENID_SEEN_GENERATION != 0).then_some(seen)
+    }
+}
+
+impl From<sysgenid::Seen> for Seen {
+    fn from(seen: sysgenid::Seen) -> Self {
+        let id_flag = seen.id().map_or(0, |_| SYSGENID_SEEN_ID);
+        Self {
+            flags: SYSGENID_SEEN_GENERATION | id_flag,
+            generation: seen.generation().get(),
+            id: seen.id().map_or([0; 16], |id| *id.as_bytes()),
+        }
+    }
+}
+
+impl From<sysgenid::Fresh> for Fresh {
+    fn from(fresh: sysgenid::Fresh) -> Self {
+        Self {
+            seen: fresh.seen().into(),
+            confirmed: fresh.is_confirmed(),
+        }
+    }
+}
+
+/// Looks. Without a device there is always the same to see.
+fn look(handle: Option<&Handle>) -> sysgenid::Seen {
+    let nothing = sysgenid::Seen::new(Generation::new(0), None);
+    handle.map_or(nothing, |Handle(sysgenid)| sysgenid.look())
+}
+
+fn settle(handle: Option<&Handle>, known: Option<sysgenid::Seen>) -> sysgenid::Fresh {
+    match (handle, known) {
+        (None, _) => sysgenid::Fresh::new(look(None), true),
+        (Some(Handle(sysgenid)), None) => sysgenid.fresh(),
+        (Some(Handle(sysgenid)), Some(known)) => sysgenid.settle(known),
+    }
+}
+
+/// The value at `from`, unless that is null.
+///
+/// # Safety
+///
+/// `from` is null, or valid for a read.
+unsafe fn read<T: Copy>(from: *const T) -> Option<T> {
+    // SAFETY: By the contract of this function. Null was looked for.
+    (!from.is_null()).then(|| unsafe { from.read() })
+}
+
+/// Writes a value, unless `to` is null.
+///
+/// # Safety
+///
+/// `to` is null, or valid for a write.
+unsafe fn write<T>(to: *mut T, value: T) -> Result<()> {
+    if to.is_null() {
+        return Err(Failure::invalid("there is nowhere to put the result"));
+    }
+    // SAFETY: By the contract of this function. Null was looked for. Nothing is dropped: what C has
+    // there may not be a value yet.
+    unsafe { to.write(value) };
+    Ok(())
+}
+
+/// Opens something for C, which gets null where that fails.
+///
+/// # Safety
+///
+/// `to` is null, or valid for a write.
+unsafe fn open<T>(to: *mut *mut T, open: impl FnOnce() -> Result<T>) -> c_int {
+    guarded(|| {
+        // SAFETY: By the contract of this function.
+        unsafe { write(to, std::ptr::null_mut()) }?;
+        let opened = Box::new(open()?);
+        // SAFETY: As above.
+        unsafe { write(to, Box::into_raw(opened)) }
+    })
+}
+
+/// Closes what [`open`] has opened.
+///
+/// # Safety
+///
+/// `opened` is null, or comes from [`open`] and is not used any more.
+unsafe fn close<T>(opened: *mut T) {
+    guarded(|| {
+        if !opened.is_null() {
+            // SAFETY: It is what `Box::into_raw` returned in `open`, by the contract of this function.
+            drop(unsafe { Box::from_raw(opened) });
+        }
+        Ok(())
+    });
+}
+
+/// What a function without NULL for that argument was called with.
+fn given<T>(argument: Option<T>) -> Result<T> {
+    argument.ok_or_else(|| Failure::invalid("a pointer that must not be NULL is NULL"))
+}
+
+/// The path at `text`, unless that is null.
+///
+/// # Safety
+///
+/// `text` is null, or points to a string with a zero at its end, which does not change meanwhile.
+unsafe fn path<'a>(text: *const c_char) -> Option<&'a Path> {
+    (!text.is_null()).then(|| {
+        // SAFETY: By the contract of this function. Null was looked for.
+        let text = unsafe { CStr::from_ptr(text) };
+        Path::new(OsStr::from_bytes(text.to_bytes()))
+    })
+}
+
+/// Opens and maps /dev/sysgenid and, where this process may, /dev/vmgenid, and stores the handle in
+/// *handle, or NULL if it fails.
+///
+/// What keeps the hypervisor's page from being mapped is no error: sysgenid_id_page() says it.
+///
+/// Returns 0;
+/// -ENODEV if there is no device: a program that also runs without it goes on with the handle NULL;
+/// -EACCES if there is one, and this process may not open it: worth a message, not to be ignored;
+/// -ENOTTY if what has its name is something else;
+/// another negative error number of open() or mmap(), such as -EMFILE or -ENOMEM.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_open(handle: *mut *mut Handle) -> c_int {
+    let limit = Duration::from_millis(SYSGENID_LIMIT_MS.into());
+    let options = Options::new().limit(limit);
+    // SAFETY: C promises that `handle` is null or valid for a write.
+    unsafe { open(handle, || Ok(Handle(options.open()?))) }
+}
+
+/// As sysgenid_open(), with the nodes at other places and another limit.
+///
+/// @generation_node: the path of /dev/sysgenid.
+/// @id_node: the path of /dev/vmgenid; NULL does without the hypervisor's page.
+/// @limit_ms: how long sysgenid_settle() waits for the kernel, in milliseconds; 0 does not wait.
+///
+/// Returns as sysgenid_open(), and -EINVAL if generation_node is NULL.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_open_at(
+    handle: *mut *mut Handle,
+    generation_node: *const c_char,
+    id_node: *const c_char,
+    limit_ms: c_uint,
+) -> c_int {
+    let opened = || {
+        // SAFETY: C promises that these are null or strings.
+        let (generation_node, id_node) = unsafe { (path(generation_node), path(id_node)) };
+        let options = Options::new()
+            .generation_node(given(generation_node)?)
+            .limit(Duration::from_millis(limit_ms.into()));
+        let options = match id_node {
+            Some(id_node) => options.id_node(id_node),
+            None => options.without_id(),
+        };
+        Ok(Handle(options.open()?))
+    };
+    // SAFETY: C promises that `handle` is null or valid for a write.
+    unsafe { open(handle, opened) }
+}
+
+/// Closes a handle, which no thread may be using. NULL is allowed.
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_close(handle: *mut Handle) {
+    // SAFETY: C promises that it comes from one of the functions above, and is not used any more.
+    unsafe { close(handle) }
+}
+
+/// Whether the hypervisor's page is looked at. Where it is not, a clone is noticed some milliseconds
+/// after its resume, and even getrandom() returns the bytes of its sisters until then.
+///
+/// Returns 0 if it is;
+/// -ENODEV if there is none, if it was not asked for, or if the handle is NULL;
+/// -EACCES if this process may not open the node, whose mode is 0400 unless the administrator or a
+/// package has changed that;
+/// another negative error number if it can be opened but not mapped.
+#[no_mangle]
+pub extern "C" fn sysgenid_id_page(handle: Option<&Handle>) -> c_int {
+    let absent = |why| Err(Failure::new(Errno::NODEV, why));
+    guarded(|| match handle.map(|Handle(sysgenid)| sysgenid.id_page()) {
+        Some(IdPage::Mapped) => Ok(()),
+        Some(IdPage::Absent) => absent("there is no hypervisor's page in this machine"),
+        Some(IdPage::Forbidden(error) | IdPage::Failed(error)) => Err(error.into()),
+        Some(_) => absent("the hypervisor's page was not asked for"),
+        None => absent("there is no device in this machine"),
+    })
+}
+
+/// Looks: three loads, and no system call. It may be called in a signal handler.
+///
+/// With the handle NULL there is always the same to see.
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_look(handle: Option<&Handle>, seen: *mut Seen) {
+    guarded(|| {
+        // SAFETY: C promises that `seen` is null or valid for a write.
+        unsafe { write(seen, look(handle).into()) }
+    });
+}
+
+/// Looks, and compares with what was seen before: three loads, and no system call. It may be called in
+/// a signal handler.
+///
+/// Returns true if the machine was cloned or the generation was changed since, or if *since has seen
+/// nothing yet (or is NULL): then what was derived before must not be used any more, and
+/// sysgenid_settle() comes next.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_changed(handle: Option<&Handle>, since: *const Seen) -> bool {
+    let mut changed = true;
+    guarded(|| {
+        // SAFETY: C promises that `since` is null or valid for a read.
+        changed = unsafe { read(since) } != Some(look(handle).into());
+        Ok(())
+    });
+    changed
+}
+
+/// After a look that differs from *known: waits until the kernel has reseeded its random number
+/// generator for the machine that this is now, and says in *fresh what was seen then. The two may
+/// overlap.
+///
+/// It returns at once where there is nothing to wait for. It never fails: if the hypervisor wrote a
+/// new ID and the kernel does not say within the limit (SYSGENID_LIMIT_MS, unless sysgenid_open_at()
+/// was told otherwise) that it has heard of it, then fresh->confirmed is false.
+///
+/// If *known has seen nothing yet (or is NULL), it is for the first value of a program that may have
+/// been started in a clone that has just been resumed.
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_settle(
+    handle: Option<&Handle>,
+    known: *const Seen,
+    fresh: *mut Fresh,
+) {
+    let settled = guarded(|| {
+        // SAFETY: C promises that `known` is null or valid for a read.
+        let known = unsafe { read(known) }.and_then(Seen::known);
+        let settled = settle(handle, known).into();
+        // SAFETY: C promises that `fresh` is null or valid for a write.
+        unsafe { write(fresh, settled) }
+    });
+    if settled != SUCCESS && !fresh.is_null() {
+        // Nothing was seen, and nothing is confirmed: whoever looks next will have to settle again.
+        // SAFETY: As above, and not null.
+        unsafe { fresh.write(Fresh::default()) };
+    }
+}
+
+/// Fills *buffer with size random bytes that no clone of this machine has.
+///
+/// They are the kernel's. Where fresh->confirmed is false, a stream that is derived from the new ID,
+/// the processor's own random number generator (where there is one) and the clocks is added to them.
+///
+/// Returns 0;
+/// -EINVAL for NULL, and for a fresh that sysgenid_settle() has not filled;
+/// another negative error number of getrandom(), where a sandbox forbids that.
+/// If it fails then the buffer holds zeroes.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_fill(
+    fresh: *const Fresh,
+    buffer: *mut c_void,
+    size: usize,
+) -> c_int {
+    guarded(|| {
+        if buffer.is_null() || isize::try_from(size).is_err() {
+            return Err(Failure::invalid("there is no such buffer"));
+        }
+        let buffer = buffer.cast::<u8>();
+        // SAFETY: C promises that `buffer` is valid for writes of `size` bytes, and it is not null.
+        unsafe { buffer.write_bytes(0, size) };
+        // SAFETY: As above; the bytes have just been initialized, the size fits, and nobody else uses
+        // them until this returns.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer, size) };
+        // SAFETY: C promises that `fresh` is null or valid for a read.
+        let fresh = given(unsafe { read(fresh) })?;
+        let seen = fresh.seen.known();
+        let seen = seen.ok_or_else(|| Failure::invalid("nothing has been settled"))?;
+        let filled = sysgenid::Fresh::new(seen, fresh.confirmed).fill(bytes);
+        if filled.is_err() {
+            bytes.fill(0);
+        }
+        Ok(filled?)
+    })
+}
+
+/// Opens /dev/sysgenid, and stores the watcher in *watcher, or NULL if it fails.
+///
+/// A watcher is acked when it is opened. When the generation changes it becomes outdated: its
+/// descriptor is readable until it has acknowledged. The order is: poll() on sysgenid_watcher_fd(),
+/// sysgenid_watcher_read(), build anew what must be unique, sysgenid_watcher_ack().
+///
+/// Returns as sysgenid_open().
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_watcher_open(watcher: *mut *mut Watcher) -> c_int {
+    // SAFETY: C promises that `watcher` is null or valid for a write.
+    unsafe { open(watcher, || Ok(Watcher(sysgenid::Watcher::open()?))) }
+}
+
+/// Closes a watcher, which no thread may be using, and its descriptor. Nobody waits for it any more.
+/// NULL is allowed.
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_watcher_close(watcher: *mut Watcher) {
+    // SAFETY: C promises that it comes from the function above, and is not used any more.
+    unsafe { close(watcher) }
+}
+
+/// The descriptor, for poll(), select(), epoll and the event loops above them: it is readable (POLLIN)
+/// while the watcher is outdated. It is non-blocking and closed on exec(), and belongs to the watcher.
+///
+/// Returns the descriptor, or -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_watcher_fd(watcher: Option<&Watcher>) -> c_int {
+    let mut fd = -1;
+    let returned = guarded(|| {
+        let Watcher(watcher) = given(watcher)?;
+        fd = watcher.as_fd().as_raw_fd();
+        Ok(())
+    });
+    if returned == SUCCESS {
+        fd
+    } else {
+        returned
+    }
+}
+
+/// Stores the generation that is to be acknowledged in *generation. It does not wait, and does not
+/// acknowledge.
+///
+/// Returns 0;
+/// -EAGAIN if the watcher is acked: there is nothing to do, and *generation is left alone;
+/// -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_watcher_read(
+    watcher: Option<&Watcher>,
+    generation: *mut u32,
+) -> c_int {
+    guarded(|| {
+        let Watcher(watcher) = given(watcher)?;
+        let outdated = watcher
+            .outdated()?
+            .ok_or_else(|| Failure::new(Errno::AGAIN, "there is no change to acknowledge"))?;
+        // SAFETY: C promises that `generation` is null or valid for a write.
+        unsafe { write(generation, outdated.get()) }
+    })
+}
+
+/// Acknowledges a generation that sysgenid_watcher_read() has returned: what depends on it was built
+/// anew.
+///
+/// Returns 0;
+/// -ESTALE if it is not the current one: nothing was acknowledged, read again and start again;
+/// -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_watcher_ack(watcher: Option<&Watcher>, generation: u32) -> c_int {
+    guarded(|| {
+        let Watcher(watcher) = given(watcher)?;
+        Ok(watcher.ack(Generation::new(generation))?)
+    })
+}
+
+/// Asks overseers to wait for this watcher, or no longer to do so. Who asks must acknowledge each change
+/// soon: the system may be held up until then.
+///
+/// Returns 0, or -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_watcher_set_tracked(watcher: Option<&Watcher>, tracked: bool) -> c_int {
+    guarded(|| {
+        let Watcher(watcher) = given(watcher)?;
+        Ok(watcher.set_tracked(tracked)?)
+    })
+}
+
+/// Opens /dev/sysgenid for an overseer, and stores it in *overseer, or NULL if it fails. Any process
+/// may.
+///
+/// Returns as sysgenid_open().
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_overseer_open(overseer: *mut *mut Overseer) -> c_int {
+    // SAFETY: C promises that `overseer` is null or valid for a write.
+    unsafe { open(overseer, || Ok(Overseer(sysgenid::Overseer::open()?))) }
+}
+
+/// Closes an overseer, which no thread may be using. NULL is allowed.
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_overseer_close(overseer: *mut Overseer) {
+    // SAFETY: C promises that it comes from the function above, and is not used any more.
+    unsafe { close(overseer) }
+}
+
+/// Changes the generation: to least if that is greater than the current one plus 1, and to the current
+/// one plus 1 otherwise; 0 asks for nothing in particular. Stores the generation after that in
+/// *generation, unless that is NULL.
+///
+/// Returns 0;
+/// -EPERM without CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace;
+/// -EINVAL for an overseer that is NULL.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_overseer_trigger(
+    overseer: Option<&Overseer>,
+    least: u32,
+    generation: *mut u32,
+) -> c_int {
+    guarded(|| {
+        let Overseer(overseer) = given(overseer)?;
+        let new = overseer.trigger(least)?;
+        if generation.is_null() {
+            return Ok(());
+        }
+        // SAFETY: C promises that `generation` is null or valid for a write.
+        unsafe { write(generation, new.get()) }
+    })
+}
+
+/// Waits until no tracked watcher is outdated. A signal does not end the wait, and the overseer does
+/// not wait for itself.
+///
+/// @timeout_ms: how long at most, in milliseconds, as for poll(): 0 looks only, and a negative number
+/// is no limit.
+///
+/// Returns 0;
+/// -ETIME if there still is one when the time is over;
+/// -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_overseer_wait_watchers(
+    overseer: Option<&Overseer>,
+    timeout_ms: c_int,
+) -> c_int {
+    guarded(|| {
+        let Overseer(overseer) = given(overseer)?;
+        let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
+        Ok(overseer.wait_watchers(limit)?)
+    })
+}
+
+/// The message of the calling thread's last call that returned an error, in words for an operator: it
+/// says what to do. Empty if there was none.
+///
+/// The string belongs to the library. It is valid until the thread ends, and changes when another call
+/// fails in this thread. A call that succeeds leaves it alone.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_last_error() -> *const c_char {
+    message()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_survives_the_way_to_c_and_back() {
+        for id in [None, Some(VmId::new([0; 16])), Some(VmId::new([7; 16]))] {
+            for generation in [0, 1, u32::MAX] {
+                let seen = sysgenid::Seen::new(Generation::new(generation), id);
+                assert_eq!(Seen::from(seen).known(), Some(seen));
+            }
+        }
+    }
+
+    #[test]
+    fn zeroes_have_seen_nothing() {
+        assert_eq!(Seen::default().known(), None);
+        let zeroes = Seen::default();
+        // SAFETY: A reference is valid for a read.
+        assert!(unsafe { sysgenid_changed(None, &raw const zeroes) });
+    }
+
+    #[test]
+    fn nothing_changes_without_a_device() {
+        let (mut seen, mut fresh) = (Seen::default(), Fresh::default());
+        // SAFETY: References are valid for reads and writes.
+        unsafe {
+            sysgenid_settle(None, &raw const seen, &raw mut fresh);
+            assert!(fresh.confirmed);
+            sysgenid_look(None, &raw mut seen);
+            assert!(!sysgenid_changed(None, &raw const seen));
+        }
+        assert_eq!(fresh.seen, seen);
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The crate `sysgenid` for programs in C: `libsysgenid.so`, `libsysgenid.a`, and `sysgenid.h`, which
+//! cbindgen makes from [`ffi`].
+
+mod failure;
+mod ffi;
