@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The command line. The manual pages and the completions are made from it.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are shown to people as they stand"
+)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+/// Look at the system generation, and bring clones back into service
+///
+/// The system generation is a number that changes when this system may have been cloned or restored.
+/// Programs watch it, and some of them ask to be waited for: they are tracked, and outdated from a
+/// change on until they acknowledge it.
+#[derive(Debug, Parser)]
+#[command(name = "sysgenctl", version)]
+#[command(
+    subcommand_help_heading = "COMMANDS",
+    subcommand_value_name = "COMMAND"
+)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show the generation and its watchers
+    ///
+    /// Shows the generation, what changed it last and when, whether a change is due, and the
+    /// watchers that can be seen: those of all processes for root, else those of your own.
+    Status,
+    /// Print a line for each change, or run a command
+    ///
+    /// Prints a line for each change of the generation. With --exec it runs a command as well, and
+    /// acknowledges the change only if the command succeeded.
+    Watch(WatchArguments),
+    /// Wait until no tracked watcher is outdated
+    ///
+    /// Waits until no tracked watcher is outdated. When the time is over, it names those that still
+    /// are.
+    Wait(WaitArguments),
+    /// Change the generation
+    ///
+    /// Changes the generation, as if the system had been cloned. Every watcher becomes outdated.
+    /// This needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace.
+    Trigger(TriggerArguments),
+    /// Quiesce the system for a snapshot, and thaw it
+    ///
+    /// Runs the hooks that quiesce the system before a snapshot is taken, or those that thaw it after
+    /// the resume, when all tracked watchers have acknowledged.
+    SnapshotHooks(SnapshotArguments),
+}
+
+/// The arguments of `watch`.
+#[derive(Args, Debug)]
+pub struct WatchArguments {
+    /// End after the first change
+    #[arg(long)]
+    pub once: bool,
+
+    /// Ask to be waited for
+    #[arg(long)]
+    pub track: bool,
+
+    /// Run this command after each change, with SYSGENID_OLD and SYSGENID_NEW in its environment.
+    /// All that follows belongs to the command, so this comes last (or ends with an argument “;”)
+    #[arg(
+        long,
+        value_name = "CMD",
+        num_args = 1..,
+        allow_hyphen_values = true,
+        value_terminator = ";"
+    )]
+    pub exec: Vec<OsString>,
+}
+
+/// The arguments of `wait`.
+#[derive(Args, Debug)]
+pub struct WaitArguments {
+    /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// The arguments of `trigger`.
+#[derive(Args, Debug)]
+pub struct TriggerArguments {
+    /// The least new generation
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub min: u32,
+
+    /// Wait then until no tracked watcher is outdated
+    #[arg(long)]
+    pub wait: bool,
+
+    /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
+    pub timeout: Option<Duration>,
+}
+
+/// The arguments of `snapshot-hooks`.
+#[derive(Args, Debug)]
+pub struct SnapshotArguments {
+    /// Before a snapshot, or after the resume
+    pub phase: Phase,
+
+    /// The longest time that post waits for the change of the generation and for the watchers, such
+    /// as 30s, 500ms or “1m 30s” [30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+
+    /// The directory that has pre.d and post.d
+    #[arg(long, value_name = "DIR", default_value = "/etc/sysgenid")]
+    pub hooks_dir: PathBuf,
+
+    /// Where pre notes the generation for post
+    #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
+    pub state: PathBuf,
+}
+
+/// Before a snapshot, or after a resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Phase {
+    /// run the hooks in pre.d
+    Pre,
+    /// wait for the change, if one is due, and for the watchers; then run the hooks in post.d
+    Post,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    if text.parse::<f64>().is_ok() {
+        return Err(format!("say the unit, as in {text}s"));
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["sysgenctl"], arguments].concat())
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_exec_belongs_to_the_command() {
+        let cli = parse(&["watch", "--track", "--exec", "logger", "--once", "-t", "x"]);
+        let Verb::Watch(watch) = cli.expect("it is right").verb else {
+            panic!("another verb");
+        };
+        assert!(watch.track && !watch.once);
+        assert_eq!(watch.exec, ["logger", "--once", "-t", "x"]);
+    }
+
+    #[test]
+    fn a_semicolon_ends_the_command() {
+        let cli = parse(&["watch", "--exec", "true", "-x", ";", "--once"]);
+        let Verb::Watch(watch) = cli.expect("it is right").verb else {
+            panic!("another verb");
+        };
+        assert!(watch.once);
+        assert_eq!(watch.exec, ["true", "-x"]);
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30"), Err("say the unit, as in 30s".to_owned()));
+        assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn a_timeout_of_trigger_wants_wait() {
+        let error = parse(&["trigger", "--timeout", "1s"]).expect_err("nobody waits");
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        assert!(parse(&["trigger", "--wait", "--timeout", "1s"]).is_ok());
+    }
+
+    #[test]
+    fn generations_have_32_bits() {
+        assert!(parse(&["trigger", "--min", "4294967295"]).is_ok());
+        assert!(parse(&["trigger", "--min", "4294967296"]).is_err());
+    }
+
+    #[test]
+    fn json_is_understood_everywhere() {
+        for arguments in [["--json", "status"], ["status", "--json"]] {
+            assert!(parse(&arguments).expect("it is right").json);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What `sysgenctl` does: a module for each verb, and what they have in common.
+//!
+//! It is a library for the sake of the program that makes the manual pages and the completions out
+//! of [`cli::Cli`]; its interface is of no use to others.
+
+pub mod cli;
+pub mod exit;
+
+mod absent;
+mod command;
+mod hooks;
+mod log;
+mod output;
+mod snapshot;
+mod status;
+mod table;
+mod trigger;
+mod wait;
+mod watch;
+
+use std::process::ExitCode;
+
+use crate::cli::Cli;
+use crate::cli::Verb;
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Does what the command line asks for, and says what went wrong.
+#[must_use]
+pub fn run(cli: &Cli) -> ExitCode {
+    let output = Output { json: cli.json };
+    let result = match &cli.verb {
+        Verb::Status => status::run(output),
+        Verb::Watch(arguments) => watch::run(arguments, output),
+        Verb::Wait(arguments) => wait::run(arguments, output),
+        Verb::Trigger(arguments) => trigger::run(arguments, output),
+        Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
+    };
+    let exit = match result {
+        Ok(()) => Exit::Success,
+        Err(failure) => {
+            if !failure.is_closed_pipe() {
+                anstream::eprintln!("sysgenctl: {failure}");
+            }
+            failure.exit()
+        }
+    };
+    ExitCode::from(exit as u8)
+}
