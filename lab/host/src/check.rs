@@ -4,6 +4,7 @@
 
 mod build;
 mod c_library;
+mod ctl;
 mod debug;
 mod guests;
 mod in_tree;
@@ -117,7 +118,9 @@ const CHECK: Lane = Lane {
             guests::module_test,
         ),
         Check::stock("the ordering promise", guests::ordering),
+        Check::stock("sysgenctl", ctl::sysgenctl),
         Check::stock("clones", guests::clones),
+        Check::stock("sysgenctl in clones", ctl::clones),
         Check::stock("resumed with the same ID", guests::same_id),
         Check::stock("the window, 1 processor", window::one_processor),
         Check::stock("the window, several", window::several_processors),

@@ -15,8 +15,7 @@ use rustix::time::clock_gettime;
 
 const LOG: &str = "/dev/kmsg";
 
-/// Longer than any record (`PRINTKRB_RECORD_MAX` in the kernel is 1024, and continuations double it
-/// at most).
+/// No record is longer (`PRINTK_MESSAGE_MAX` in the kernel is 2048).
 const RECORD: usize = 8192;
 
 /// When the generation changed last.

@@ -1,0 +1,738 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
+
+"""Tests sysgenctl, and what its manual pages say. Prints TAP.
+
+    sysgenctl_test.py sysgenid.ko
+
+Wants to be root, a guest in which nobody else uses the module, and the manual
+pages in /usr/share/man. The module is loaded anew now and then.
+"""
+
+import datetime
+import fcntl
+import glob
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+from sysgenctl_common import (
+    NODE,
+    Background,
+    Failed,
+    Watcher,
+    become_nobody,
+    check,
+    check_equal,
+    check_has,
+    make_hook,
+    read,
+    rows_of,
+    run_tests,
+    sysgenctl,
+    until,
+)
+
+MODULE = sys.argv[1] if len(sys.argv) == 2 else sys.exit("usage: sysgenctl_test.py sysgenid.ko")
+PAGES = sorted(glob.glob("/usr/share/man/man8/sysgenctl*.8"))
+HOOKS = "/tmp/hooks"
+STATE = "/tmp/state"
+SNAPSHOT = ("--hooks-dir", HOOKS, "--state", STATE)
+
+# The keys that were seen in JSON, by verb.
+seen_keys = {}
+
+
+def keys_of(value):
+    """All keys in there, without those of what another page documents."""
+    if isinstance(value, list):
+        return set().union(*map(keys_of, value))
+    if not isinstance(value, dict):
+        return set()
+    inner = [keys_of(item) for key, item in value.items() if key != "waited"]
+    return set(value).union(*inner)
+
+
+def json_of(verb, *arguments, **options):
+    """What it prints as JSON. The keys are kept for when they are compared with the manual."""
+    value = sysgenctl(verb, "--json", *arguments, **options).json()
+    seen_keys.setdefault(verb, set()).update(keys_of(value))
+    return value
+
+
+def generation():
+    """The generation."""
+    return json_of("status")["generation"]
+
+
+def reload():
+    """Loads the module anew."""
+    subprocess.run(["rmmod", "sysgenid"], check=True)
+    subprocess.run(["insmod", MODULE], check=True)
+
+
+# status
+
+
+def never_changed():
+    """A generation that has never changed."""
+    reload()
+    status = json_of("status")
+    check_equal(status["generation"], 0, "the generation")
+    check_equal(status["source"], "none", "the source")
+    check_equal((status["changed_at"], status["changed_at_unknown"]), (None, None))
+    check_equal(status["pending"], False, "pending")
+    check_equal(status["vmgenid"], "readable", "vmgenid")
+    check_equal(status["watchers"], [], "the watchers")
+    check_has(sysgenctl("status").out, "changed       never, since the driver was loaded\n")
+
+
+def says_when_it_changed():
+    """The time of the last change, to about a second."""
+    sysgenctl("trigger")
+    before = time.time()
+    sysgenctl("trigger")
+    after = time.time()
+    time.sleep(2.5)
+    status = json_of("status")
+    check_equal(status["source"], "ioctl", "the source")
+    changed = datetime.datetime.fromisoformat(status["changed_at"]).timestamp()
+    check(before - 2 <= changed <= after + 1, f"{changed}, not in {before} to {after}")
+    check(status["changed_at_unknown"] is None, "that is known")
+
+
+def says_that_the_log_cannot_be_read():
+    """An ordinary user where the kernel's log is root's."""
+    with open("/proc/sys/kernel/dmesg_restrict", "w", encoding="utf-8") as restrict:
+        restrict.write("1")
+    sysgenctl("trigger")
+    status = json_of("status", nobody=True)
+    check_equal(status["changed_at"], None, "the time")
+    check_has(status["changed_at_unknown"], "/dev/kmsg cannot be read", "not permitted")
+    text = sysgenctl("status", nobody=True).out
+    check_has(text, "changed       by ioctl, when is unknown: /dev/kmsg cannot be read")
+
+
+def table_of_watchers():
+    """Tracked, outdated, and neither."""
+    with Watcher(tracked=True) as first, Watcher() as second, Watcher(tracked=True) as third:
+        old = generation()
+        sysgenctl("trigger")
+        first.ack()
+        status = json_of("status")
+        found = [row for row in status["watchers"] if row["pid"] == os.getpid()]
+        command = found[0]["command"]
+        check_has(command, "sysgenctl_test.py")
+        columns = [(first, True, False), (second, False, True), (third, True, True)]
+        expected = [
+            {
+                "pid": os.getpid(),
+                "fd": watcher.fd,
+                "tracked": tracked,
+                "acked": old if outdated else old + 1,
+                "outdated": outdated,
+                "command": command,
+            }
+            for watcher, tracked, outdated in columns
+        ]
+        check_equal(found, expected, "the table")
+        check_equal((status["tracked_watchers"], status["outdated_watchers"]), (2, 1))
+        check_equal((status["unseen_watchers"], status["unreadable_processes"]), (0, 0))
+        lines = sysgenctl("status").out.splitlines()
+        check("tracked       2, 1 outdated" in lines, lines)
+        row = rf"{os.getpid()} +{third.fd} +yes +{old} +yes +.*sysgenctl_test.py"
+        check(any(re.match(row, line) for line in lines), lines)
+    check_equal(rows_of(os.getpid()), [], "the watchers, when they are closed")
+
+
+def root_sees_the_watchers_of_others():
+    """A watcher of an ordinary user."""
+    with Background("watch", "--track", nobody=True) as watcher:
+        check_equal(watcher.row()["tracked"], True, "tracked")
+        check_equal(json_of("status")["unseen_watchers"], 0, "the number of those not seen")
+
+
+def others_see_how_many_they_do_not_see():
+    """An ordinary user sees that there is a watcher, and not whose."""
+    with Watcher(tracked=True), Background("watch", "--track", nobody=True) as own:
+        status = json_of("status", nobody=True)
+        check_equal([row["pid"] for row in status["watchers"]], [own.process.pid])
+        check_equal(status["tracked_watchers"], 2, "the number of tracked watchers")
+        check_equal(status["unseen_watchers"], 1, "the number of those not seen")
+        check(status["unreadable_processes"] > 0, "some processes cannot be looked at")
+        check_equal(status["vmgenid"], "forbidden", "vmgenid")
+        text = sysgenctl("status", nobody=True).out
+        check_has(text, "not shown: 1 tracked watcher, in ", "root sees them", "not readable by")
+
+
+def says_that_there_is_no_id():
+    """No /dev/vmgenid."""
+    os.rename("/dev/vmgenid", "/dev/elsewhere")
+    try:
+        check_equal(json_of("status")["vmgenid"], "absent", "vmgenid")
+        check_has(sysgenctl("status").out, "/dev/vmgenid  absent: only the generation")
+    finally:
+        os.rename("/dev/elsewhere", "/dev/vmgenid")
+
+
+def on_a_terminal(*arguments, columns):
+    """What it prints on a terminal of that width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, columns, 0, 0))
+    environment = dict(os.environ, TERM="xterm")
+    command = ["sysgenctl", *arguments]
+    subprocess.run(command, stdout=theirs, stderr=theirs, env=environment, check=False)
+    os.close(theirs)
+    text = b""
+    try:
+        while part := os.read(ours, 65536):
+            text += part
+    except OSError:
+        pass  # That is how a terminal says that nobody is left at the other end.
+    os.close(ours)
+    return text.decode()
+
+
+def colours_are_for_terminals():
+    """And so is the width of the table."""
+    with Watcher(tracked=True):
+        sysgenctl("trigger")
+        plain = sysgenctl("status").out
+        check("\x1b" not in plain, f"colours: {plain!r}")
+        coloured = on_a_terminal("status", columns=60)
+        check_has(coloured, "\x1b[")
+        table = re.sub(r"\x1b\[[0-9;]*m", "", coloured).split("PID ")[1]
+        row = table.splitlines()[1]
+        check_equal(len(row), 60, f"the width of {row!r}")
+        check(row.endswith("…"), row)
+        check("\x1b" not in on_a_terminal("status", "--json", columns=60), "colours in JSON")
+
+
+# wait and trigger
+
+
+def nobody_to_wait_for():
+    """An outdated watcher that is not tracked is not waited for."""
+    with Watcher():
+        sysgenctl("trigger")
+        check_equal(json_of("wait", "--timeout", "30s")["all_acked"], True)
+        check_has(sysgenctl("wait").out, "no tracked watcher is outdated, of 0")
+
+
+def time_over_names_who_is_left():
+    """The exit status is 3."""
+    with Watcher(tracked=True) as left, Watcher(tracked=True) as acked:
+        sysgenctl("trigger")
+        acked.ack()
+        start = time.monotonic()
+        waited = json_of("wait", "--timeout", "1s 500ms", status=3)
+        check(time.monotonic() - start >= 1.5, "it has not waited")
+        check_equal(waited["all_acked"], False, "all_acked")
+        check_equal([row["fd"] for row in waited["watchers"]], [left.fd], "who is left")
+        check_equal((waited["tracked_watchers"], waited["outdated_watchers"]), (2, 1))
+        ended = sysgenctl("wait", "--timeout", "10ms", status=3)
+        check_has(ended.out, "sysgenctl_test.py", f"{os.getpid()} ")
+        check_has(ended.err, "sysgenctl: after 10ms not all ", "1 of 2 are outdated")
+        hidden = json_of("wait", "--timeout", "10ms", status=3, nobody=True)
+        check_equal((hidden["watchers"], hidden["unseen_watchers"]), ([], 1))
+
+
+def an_ack_ends_the_wait():
+    """Without a timeout."""
+    with Watcher(tracked=True) as watcher:
+        sysgenctl("trigger")
+        with subprocess.Popen(["sysgenctl", "wait"], stdout=subprocess.DEVNULL) as waiting:
+            time.sleep(1)
+            check(waiting.poll() is None, "it has not waited")
+            watcher.ack()
+            check_equal(waiting.wait(timeout=60), 0, "the exit status")
+
+
+def trigger_changes():
+    """By one, or to more."""
+    old = generation()
+    check_equal(json_of("trigger"), {"generation": old + 1, "waited": None})
+    check_equal(sysgenctl("trigger", "--min", str(old + 50)).out, f"generation {old + 50}\n")
+    check_equal(json_of("trigger", "--min", "7")["generation"], old + 51, "the generation")
+    sysgenctl("trigger", "--min", "4294967296", status=2)
+    check_equal(generation(), old + 51, "the generation after a wrong one")
+
+
+def trigger_waits():
+    """And says who is left."""
+    with Watcher(tracked=True) as watcher:
+        waited = json_of("trigger", "--wait", "--timeout", "200ms", status=3)["waited"]
+        check_equal([row["fd"] for row in waited["watchers"]], [watcher.fd], "who is left")
+    check_equal(json_of("trigger", "--wait")["waited"]["all_acked"], True, "all_acked")
+
+
+def trigger_takes_a_privilege():
+    """The exit status is 5."""
+    old = generation()
+    ended = sysgenctl("trigger", status=5, nobody=True)
+    check_has(ended.err, "CAP_CHECKPOINT_RESTORE", "root")
+    check_equal(ended.out, "", "what it printed")
+    check_equal(generation(), old, "the generation")
+
+
+def wrong_command_lines():
+    """The exit status is 2."""
+    ended = sysgenctl("wait", "--timeout", "30", status=2)
+    check_has(ended.err, "say the unit, as in 30s")
+    check_has(sysgenctl("trigger", "--timeout", "1s", status=2).err, "--wait")
+    check_has(sysgenctl("snapshot-hooks", "pre", "--timeout", "1s", status=2).err, "is for post")
+    sysgenctl(status=2)
+
+
+# watch
+
+
+def a_line_for_each_change():
+    """Acked once it is printed."""
+    with Background("watch") as watch:
+        old = generation()
+        for number in 1, 2:
+            sysgenctl("trigger")
+            until("a line", lambda n=number: watch.said().count("\n") == n)
+        lines = [line.split(" ", 1) for line in watch.said().splitlines()]
+        expected = [f"generation {old + n} -> {old + n + 1}, source ioctl" for n in (0, 1)]
+        check_equal([line[1] for line in lines], expected, "the lines")
+        for line in lines:
+            check(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", line[0]), line)
+        until("the ack", lambda: not watch.row()["outdated"])
+        check_equal(watch.row()["tracked"], False, "tracked")
+
+
+def the_command_acks_by_succeeding():
+    """With the old and the new generation in its environment."""
+    script = 'echo "$SYSGENID_OLD $SYSGENID_NEW"; sleep 1'
+    with Background("watch", "--once", "--track", "--exec", "sh", "-c", script) as watch:
+        old = generation()
+        check_equal(watch.row()["tracked"], True, "tracked")
+        sysgenctl("trigger")
+        until("the command", lambda: f"\n{old} {old + 1}\n" in watch.said())
+        check_equal(watch.row()["outdated"], True, "outdated, while the command runs")
+        check_equal(watch.process.wait(timeout=60), 0, "the exit status")
+
+
+def a_failed_command_leaves_it_outdated():
+    """Until it succeeds for a later change. The old generation is the one that was acked last."""
+    script = 'echo "$SYSGENID_OLD $SYSGENID_NEW"; test -e /tmp/mended'
+    with Background("watch", "--track", "--exec", "sh", "-c", script) as watch:
+        old = generation()
+        sysgenctl("trigger")
+        until("the failure", lambda: "stays outdated" in watch.said())
+        check_has(watch.said(), f"\n{old} {old + 1}\n", "failed for generation", "exit status 1")
+        check_equal((watch.row()["outdated"], watch.row()["acked"]), (True, old))
+        # It does not run again by itself.
+        time.sleep(1.5)
+        check_equal(watch.said().count("stays outdated"), 1, "how often it has failed")
+        with open("/tmp/mended", "w", encoding="utf-8"):
+            sysgenctl("trigger", "--wait", "--timeout", "60s")
+        check_has(watch.said(), f"\n{old} {old + 2}\n")
+        check_equal(watch.row()["acked"], old + 2, "the generation that it has acked")
+
+
+def a_failed_command_is_the_exit_status():
+    """It is 6, with --once; a command that is not there has failed, too."""
+    for command, why in ("false", "exit status 1"), ("/no/such", "cannot be started: No such"):
+        with Background("watch", "--once", "--exec", command) as watch:
+            sysgenctl("trigger")
+            check_equal(watch.process.wait(timeout=60), 6, "the exit status")
+            check_has(watch.said(), f"the command {command} failed for generation ", why)
+
+
+def a_change_during_the_command_runs_it_again():
+    """What it did may be outdated."""
+    script = "sleep 1; echo ran for $SYSGENID_NEW"
+    with Background("watch", "--track", "--once", "--exec", "sh", "-c", script) as watch:
+        old = generation()
+        sysgenctl("trigger")
+        until("the command", lambda: "->" in watch.said())
+        sysgenctl("trigger")
+        check_equal(watch.process.wait(timeout=60), 0, "the exit status")
+        check_has(watch.said(), f"ran for {old + 1}\n", f"ran for {old + 2}\n")
+
+
+def watch_in_json():
+    """A line for each event, and nothing of the command between them."""
+    with Background("watch", "--json", "--exec", "sh", "-c", "exit $((SYSGENID_NEW % 2))") as watch:
+        old = generation()
+        for number in 2, 4:
+            sysgenctl("trigger")
+            until("two lines", lambda n=number: watch.said().count('"event"') == n)
+        lines = [line for line in watch.said().splitlines() if not line.startswith("sysgenctl: ")]
+        events = [json.loads(line) for line in lines]
+    seen_keys["watch"] = set().union(*map(keys_of, events))
+    kinds = [event["event"] for event in events]
+    check_equal(kinds, ["change", "command"] * 2, "the events")
+    for event in events[1::2]:
+        failed = event["generation"] % 2
+        check_equal((event["status"], event["acked"]), (failed, not failed), "status and acked")
+    check_equal((events[2]["old"], events[2]["new"]), (old + 1, old + 2))
+
+
+def the_commands_output_is_not_among_the_json():
+    """It goes to standard error."""
+    command = ["sysgenctl", "watch", "--json", "--once", "--exec", "echo", "spoken"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as watch:
+        until("a watcher", lambda: rows_of(watch.pid))
+        sysgenctl("trigger")
+        out, err = watch.communicate(timeout=60)
+    check_equal(err, "spoken\n", "standard error")
+    check_equal(out.count("spoken"), 0, "how often the command is on standard output")
+
+
+def a_closed_pipe_is_no_mishap():
+    """Whoever reads it may have seen enough."""
+    command = ["sysgenctl", "watch"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as watch:
+        until("a watcher", lambda: rows_of(watch.pid))
+        watch.stdout.close()
+        sysgenctl("trigger")
+        watch.wait(timeout=60)
+        check_equal(watch.stderr.read(), "", "standard error")
+
+
+# snapshot-hooks
+
+
+def with_hooks(pre, post):
+    """Makes hooks that log what they see and then do that."""
+    shutil.rmtree(HOOKS, ignore_errors=True)
+    for path in STATE, "/tmp/log":
+        if os.path.exists(path):
+            os.remove(path)
+    for directory, hooks in ("pre.d", pre), ("post.d", post):
+        os.makedirs(os.path.join(HOOKS, directory))
+        for name, then in hooks.items():
+            environment = '"$SYSGENID_PHASE" "$SYSGENID" "$SYSGENID_BEFORE"'
+            script = f"echo {name} {environment} >>/tmp/log\necho {name} speaks\n{then}"
+            make_hook(os.path.join(HOOKS, directory), name, script)
+
+
+def hooks_run_in_order():
+    """With what they need to know; what is no hook is named."""
+    with_hooks({"20-b": "", "10-a": ""}, {"90-z": ""})
+    make_hook(f"{HOOKS}/pre.d", "30-c.dpkg-old", "")
+    make_hook(f"{HOOKS}/pre.d", "README", "", mode=0o644)
+    ended = sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    for line in (
+        "  10-a           ok in ",
+        "  30-c.dpkg-old  not run: its name has other characters than letters, digits, - and _\n",
+        "  README         not run: it is not executable\n",
+        "quiesced by 2 hooks\n",
+        "10-a speaks\n",
+    ):
+        check_has(ended.out, line)
+    now = generation()
+    check_equal(read("/tmp/log"), f"10-a pre {now} \n20-b pre {now} \n", "the log")
+    check_equal(read(STATE), f"{now}\n", "the note")
+    ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
+    check_has(ended.out, "as before the snapshot: this is no clone\n", "  90-z  ok in ", "1 hook\n")
+    check_has(read("/tmp/log"), f"\n90-z post {now} {now}\n")
+    check(not os.path.exists(STATE), "the note is still there")
+
+
+def hooks_in_json():
+    """Without what they print."""
+    with_hooks({"10-a": "", "b": "exit 3"}, {"90-z": ""})
+    make_hook(f"{HOOKS}/pre.d", "README", "", mode=0o644)
+    done = json_of("snapshot-hooks", "pre", *SNAPSHOT, status=6)
+    check_equal([hook["name"] for hook in done["hooks"]], ["10-a", "README", "b"], "the hooks")
+    check_equal(done["hooks"][1]["skipped"], "it is not executable", "README")
+    check_equal((done["hooks"][2]["status"], done["hooks"][2]["succeeded"]), (3, False))
+    check_equal([hook["name"] for hook in done["undone"]], ["90-z"], "what was undone")
+    with_hooks({}, {"90-z": ""})
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    old = generation()
+    new = sysgenctl("trigger", "--json").json()["generation"]
+    done = json_of("snapshot-hooks", "post", *SNAPSHOT)
+    check_equal((done["generation_before"], done["generation"]), (old, new), "generations")
+    check_equal(done["waited"]["all_acked"], True, "all_acked")
+
+
+def a_failed_pre_thaws():
+    """All of post.d, whichever fails, in the phase undo."""
+    with_hooks({"1": "", "2": "exit 9", "3": ""}, {"a": "exit 1", "b": ""})
+    ended = sysgenctl("snapshot-hooks", "pre", *SNAPSHOT, status=6)
+    check_has(ended.out, "failed after ", "exit status 9", "2 failed: thawing again\n")
+    check_has(ended.err, "take no snapshot: the hook 2 failed; thawing again, so did: a")
+    now = generation()
+    expected = f"1 pre {now} \n2 pre {now} \na undo {now} \nb undo {now} \n"
+    check_equal(read("/tmp/log"), expected, "the log")
+    check(not os.path.exists(STATE), "the note is still there")
+
+
+def a_failed_post_stops():
+    """And can be called again."""
+    with_hooks({"1": ""}, {"a": "", "b": "exit 1", "c": ""})
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
+    check_has(ended.err, "the hook b failed: those after it were not run")
+    check("\nc " not in read("/tmp/log"), "c was run")
+    check(os.path.exists(STATE), "the note is gone")
+    make_hook(f"{HOOKS}/post.d", "b", "")
+    sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
+    check_has(read("/tmp/log"), "\nc post ")
+
+
+def post_waits_for_watchers():
+    """The system stays quiesced while one is outdated."""
+    with_hooks({}, {"a": ""})
+    with Watcher(tracked=True) as watcher:
+        sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+        sysgenctl("trigger")
+        ended = sysgenctl("snapshot-hooks", "post", "--timeout", "1s", *SNAPSHOT, status=3)
+        check_has(ended.err, "no hook was run, the system stays quiesced: after 1s ")
+        check_has(ended.out, "sysgenctl_test.py", " -> ", "source ioctl")
+        check_equal(read("/tmp/log"), "", "the log")
+        watcher.ack()
+        sysgenctl("snapshot-hooks", "post", "--timeout", "60s", *SNAPSHOT)
+        check_has(read("/tmp/log"), "a post ")
+
+
+def post_without_pre():
+    """It does what it can."""
+    with_hooks({}, {"a": ""})
+    ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
+    check_has(ended.out, "with no note of the one before the snapshot")
+    check_equal(read("/tmp/log"), f"a post {generation()} \n", "the log")
+
+
+def nothing_is_quiesced_without_a_note():
+    """An ordinary user cannot write it: the exit status is 5."""
+    with_hooks({"1": ""}, {})
+    arguments = ("--hooks-dir", HOOKS, "--state", "/run/sysgenid/snapshot")
+    ended = sysgenctl("snapshot-hooks", "pre", *arguments, status=5, nobody=True)
+    check_has(ended.err, "cannot write /run/sysgenid/snapshot: Permission denied")
+    check_equal(read("/tmp/log"), "", "the log")
+
+
+# What can be in the way
+
+
+def no_permission():
+    """A node that may not be opened: the exit status is 5."""
+    os.chmod(NODE, 0o600)
+    try:
+        for verb in ("status",), ("watch",), ("wait",), ("trigger",), ("snapshot-hooks", "pre"):
+            ended = sysgenctl(*verb, status=5, nobody=True)
+            check_has(ended.err, "/dev/sysgenid may not be opened", "look at its mode")
+            check_equal(ended.out, "", "standard output")
+    finally:
+        os.chmod(NODE, 0o666)
+
+
+def no_node():
+    """The driver runs, and this /dev has no node: the exit status is 4."""
+    os.rename(NODE, "/dev/elsewhere")
+    try:
+        check_has(sysgenctl("status", status=4).err, "--device /dev/sysgenid")
+    finally:
+        os.rename("/dev/elsewhere", NODE)
+
+
+def another_device():
+    """Something else has the name: the exit status is 7."""
+    os.rename(NODE, "/dev/elsewhere")
+    try:
+        os.symlink("/dev/null", NODE)
+        check_has(sysgenctl("status", status=7).err, "/dev/sysgenid is not the device")
+    finally:
+        os.rename("/dev/elsewhere", NODE)
+
+
+def no_device():
+    """The module is not loaded: the exit status is 4, and it says what to do."""
+    subprocess.run(["rmmod", "sysgenid"], check=True)
+    try:
+        for verb in ("status",), ("watch",), ("wait",), ("trigger",), ("snapshot-hooks", "pre"):
+            ended = sysgenctl(*verb, status=4)
+            check_has(ended.err, "sysgenctl: there is no /dev/sysgenid: ", "modprobe sysgenid")
+            check_has(ended.err, os.uname().release)
+            check_equal(ended.out, "", "standard output")
+    finally:
+        subprocess.run(["insmod", MODULE], check=True)
+
+
+# The manual
+
+
+def unescaped(text):
+    """What roff makes of it."""
+    for escape, character in ("\\-", "-"), ("\\(aq", "'"), ("\\&", ""), ("\\e", "\\"):
+        text = text.replace(escape, character)
+    return text
+
+
+def masked(text):
+    """Without what is another thing each time."""
+    masks = (
+        (r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+        (r"(?m)^\d+ +(\d+ +(yes|no) )", r"PID \1"),
+        (r"ioctl \d+s ago", "ioctl N ago"),
+        (r"(in|after) \d+\.\d s", r"\1 N s"),
+        (r"this kernel \([^)]*\)", "this kernel (RELEASE)"),
+        (r" {2,}", "  "),
+    )
+    for pattern, replacement in masks:
+        text = re.sub(pattern, replacement, text)
+    return text.strip()
+
+
+def blocks_of(page):
+    """The examples of a page: what to do before each, and its lines."""
+    before, block, found = [], None, []
+    for line in read(page).split('.SH EXAMPLES\n')[1].splitlines():
+        if line.startswith('.\\" '):
+            before.append(line[4:])
+        elif line == ".EX":
+            block = []
+        elif line == ".EE":
+            found.append((before, block))
+            before, block = [], None
+        elif block is not None:
+            block.append(unescaped(line))
+    return found
+
+
+def check_block(block):
+    """Does what an example does, and compares."""
+    prompt = block[0][:2]
+    check(prompt in ("# ", "$ "), f"an example begins with {block[0]!r}")
+    expected = []
+    for line in block:
+        if line.startswith(prompt):
+            expected.append((line[2:], []))
+        else:
+            expected[-1][1].append(line)
+    script = "".join(f"echo '@@@'; {command}\n" for command, _ in expected)
+    with open("/tmp/example", "w+", encoding="utf-8") as said:
+        # A session of its own: with what is in the background, it is ended as a whole.
+        with subprocess.Popen(
+            ["sh", "-c", script],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=become_nobody if prompt == "$ " else None,
+        ) as shell:
+            try:
+                shell.wait(timeout=120)
+            finally:
+                end_group(shell.pid)
+        said.seek(0)
+        parts = said.read().split("@@@\n")[1:]
+    check_equal(len(parts), len(expected), "the number of commands")
+    for (command, lines), part in zip(expected, parts):
+        check_equal(masked(part), masked("\n".join(lines)), f"what {command!r} says")
+
+
+def end_group(group):
+    """Ends what is left of a process group."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # Nothing is.
+
+
+def examples_of(page):
+    """Does what a page shows, beginning with a module that was loaded just now."""
+    reload()
+    started = []
+    try:
+        for before, block in blocks_of(page):
+            for line in before:
+                word, command = line.split(": ", 1)
+                if word == "background":
+                    started.append(Background(*command.split()[1:]))
+                else:
+                    check_equal(word, "before", "the word")
+                    subprocess.run(["sh", "-c", command], check=True)
+            check_block(block)
+    finally:
+        for background in started:
+            background.__exit__()
+        if not os.path.exists(NODE):
+            subprocess.run(["insmod", MODULE], check=True)
+        until("nobody watches", lambda: not sysgenctl("status", "--json").json()["watchers"])
+
+
+def examples_do_what_they_show():
+    """Of all pages."""
+    check_equal(len(PAGES), 6, "the number of pages")
+    wrong = []
+    for page in PAGES:
+        try:
+            check(blocks_of(page), "no example")
+            examples_of(page)
+        except Failed as error:
+            wrong.append(f"{os.path.basename(page)}: {error}")
+    check(not wrong, "\n".join(wrong))
+
+
+def json_has_the_documented_keys():
+    """All of them, and no others, in what the tests before this one have seen."""
+    for page in PAGES:
+        verb = os.path.basename(page)[len("sysgenctl-") : -len(".8")]
+        section = re.search(r"(?s)\n\.SH JSON\n(.*?)\n\.SH ", read(page))[1]
+        documented = set(re.findall(r"(?m)^\.TP\n\.B (\w+)$", section))
+        if verb:
+            # The rows are those of status.
+            rows = set() if verb == "status" else {"pid", "fd", "tracked", "acked", "command"}
+            rows |= set() if verb in ("status", "watch") else {"outdated"}
+            rows -= documented
+            check_equal(seen_keys[verb] - rows, documented, f"the keys of {verb}")
+
+
+run_tests(
+    [
+        never_changed,
+        says_when_it_changed,
+        says_that_the_log_cannot_be_read,
+        table_of_watchers,
+        root_sees_the_watchers_of_others,
+        others_see_how_many_they_do_not_see,
+        says_that_there_is_no_id,
+        colours_are_for_terminals,
+        nobody_to_wait_for,
+        time_over_names_who_is_left,
+        an_ack_ends_the_wait,
+        trigger_changes,
+        trigger_waits,
+        trigger_takes_a_privilege,
+        wrong_command_lines,
+        a_line_for_each_change,
+        the_command_acks_by_succeeding,
+        a_failed_command_leaves_it_outdated,
+        a_failed_command_is_the_exit_status,
+        a_change_during_the_command_runs_it_again,
+        watch_in_json,
+        the_commands_output_is_not_among_the_json,
+        a_closed_pipe_is_no_mishap,
+        hooks_run_in_order,
+        hooks_in_json,
+        a_failed_pre_thaws,
+        a_failed_post_stops,
+        post_waits_for_watchers,
+        post_without_pre,
+        nothing_is_quiesced_without_a_note,
+        no_permission,
+        no_node,
+        another_device,
+        no_device,
+        json_has_the_documented_keys,
+        examples_do_what_they_show,
+    ]
+)
