@@ -10,6 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -132,14 +134,17 @@ fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     Ok(output)
 }
 
-/// A directory in which `userspace/` and `packaging/` are installed as a package would install them.
+/// A directory in which `userspace/` and `packaging/` are installed as a package would install them. It
+/// is this process's own, so that nobody changes what others are reading.
 pub fn installed() -> Result<PathBuf> {
+    static INSTALLED: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(directory) = &*installed {
+        return Ok(directory.clone());
+    }
     let _lock = cache::lock("installed")?;
-    let target = userspace_target()?;
-    let directory = cache::build_directory("installed")?;
-    // What is no longer installed must not be there.
-    fs::remove_dir_all(&directory)?;
-    fs::create_dir(&directory)?;
+    // In the sandbox's own /tmp, which goes with it.
+    let directory = tempfile::tempdir()?.keep();
     execute(
         Command::new("make")
             .arg("-C")
@@ -147,11 +152,11 @@ pub fn installed() -> Result<PathBuf> {
             .arg("install")
             .arg("PREFIX=/usr")
             .arg(format!("DESTDIR={}", directory.display()))
-            .env("CARGO_TARGET_DIR", target),
+            .env("CARGO_TARGET_DIR", userspace_target()?),
         "install",
     )
     .context("cannot build and install user space")?;
-    Ok(directory)
+    Ok(installed.insert(directory).clone())
 }
 
 /// Where cargo builds `userspace/`.
@@ -220,7 +225,9 @@ pub fn library_doctests() -> Result<PathBuf> {
     let mut cargo = library_cargo(&["test", "--doc"])?;
     cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTDOCFLAGS", flags);
     // With it, cargo makes another library of the same name, which must not replace the first.
-    cargo.arg("--target-dir").arg(cache::build_directory("userspace-doctests")?);
+    cargo
+        .arg("--target-dir")
+        .arg(cache::build_directory("userspace-doctests")?);
     execute(&mut cargo, "library-doctests").context("cannot build the library's examples")?;
     let mut programs = Vec::new();
     for entry in fs::read_dir(&directory)? {
