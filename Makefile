@@ -28,7 +28,7 @@ clean:
 check-kdir:
 	@scripts/check-kdir.sh $(KDIR) $(RUSTC)
 
-# --- User space: the library, the command, and what makes a system react ---------
+# --- User space: the libraries and the command ---------------------------------
 
 .PHONY: userspace install
 
@@ -37,7 +37,6 @@ userspace:
 
 install:
 	+$(MAKE) -C userspace install
-	+$(MAKE) -C packaging install
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
@@ -76,7 +75,7 @@ help:
 	@echo '  INSTALL_MOD_PATH=DIR  modules_install installs below DIR'
 	@echo '  W=1 CLIPPY=1 V=1      and the other variables of the kernel'"'"'s build system'
 	@echo ''
-	@echo 'User space (the library, sysgenctl, the system'"'"'s units and rules):'
+	@echo 'User space (the libraries in Rust and C, and sysgenctl):'
 	@echo '  make userspace        build it'
 	@echo '  make install          install it below DESTDIR and PREFIX'
 	@echo ''

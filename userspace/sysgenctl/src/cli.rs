@@ -121,7 +121,7 @@ pub struct SnapshotArguments {
     pub phase: Phase,
 
     /// The longest time that post waits for the change of the generation and for the watchers, such
-    /// as 30s, 500ms or “1m 30s” [30s]
+    /// as 30s, 500ms or “1m 30s” (30s)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
 

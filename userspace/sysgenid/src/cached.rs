@@ -339,7 +339,7 @@ mod tests {
         let cached = counted(&device);
         let panicked = std::thread::scope(|scope| {
             scope
-                .spawn(|| cached.with(|_| -> () { panic!("on purpose") }))
+                .spawn(|| cached.with::<()>(|_| panic!("on purpose")))
                 .join()
         });
         assert!(panicked.is_err());

@@ -237,9 +237,9 @@ fn as_nobody(test: &str) {
         .gid(65534)
         .output()
         .expect("it can be started");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{test}: {text}");
-    assert!(text.contains("1 passed"), "{test} was not run: {text}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{test}: {said}");
+    assert!(said.contains("1 passed"), "{test} was not run: {said}");
 }
 
 #[test]
