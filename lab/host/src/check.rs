@@ -11,6 +11,7 @@ mod in_tree;
 mod lab;
 mod library;
 mod source;
+mod system;
 mod window;
 
 use std::collections::BTreeMap;
@@ -112,6 +113,7 @@ const CHECK: Lane = Lane {
         Check::stock("the library's documentation", library::documentation),
     ],
     in_guests: &[
+        Check::stock("a system that reacts by itself", system::reacts),
         Check::stock("selftests", guests::selftests),
         Check::stock(
             "loading, unloading, and other kernel code",
