@@ -157,6 +157,8 @@ pub enum Userland<'a> {
     Busybox,
     /// These packages, with all that they depend on.
     Packages(&'a [&'a str]),
+    /// What lies in this directory.
+    Tree(&'a Path),
     /// What `--userspace` promises: packages, and what this checkout installs.
     Whole,
 }
@@ -220,6 +222,10 @@ impl Setup {
         match userland {
             Userland::Busybox => initramfs.busybox_applets()?,
             Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
+            Userland::Tree(tree) => {
+                initramfs.add_all(tree)?;
+                initramfs.busybox_applets()?;
+            }
             Userland::Whole => {
                 base = Some(userspace::archive(&userspace::PACKAGES)?);
                 initramfs.add_all(&products::installed()?)?;
