@@ -74,7 +74,7 @@ struct Transaction {
     committed: usize,
 }
 
-/// The ledger, and what it was told that cannot be.
+/// The ledger: what it was told of each transaction.
 #[derive(Debug, Default)]
 struct Ledger {
     transactions: BTreeMap<String, Transaction>,
