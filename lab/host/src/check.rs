@@ -216,8 +216,8 @@ pub struct Plan {
     pub summary: PathBuf,
     /// Whether a test that was skipped counts against it.
     pub strict: bool,
-    /// What the name of a check must have in it; all names have the empty text.
-    pub only: String,
+    /// The name of a check must have one of these in it, if there are any.
+    pub only: Vec<String>,
 }
 
 /// Runs `lab check`.
@@ -232,19 +232,21 @@ pub fn check_debug(plan: &Plan) -> Result<u8> {
 
 /// Runs the checks of a lane, writes the summary, and returns what the lab exits with.
 fn run(lane: &Lane, plan: &Plan) -> Result<u8> {
+    let is_named = |check: &Check, text: &str| check.name.contains(text);
     let planned = |checks: &'static [Check]| -> Vec<&'static Check> {
-        let planned = checks
-            .iter()
-            .filter(|check| check.name.contains(&plan.only));
-        planned.collect()
+        let is_planned = |check: &&Check| {
+            plan.only.is_empty() || plan.only.iter().any(|text| is_named(check, text))
+        };
+        checks.iter().filter(is_planned).collect()
     };
     let (on_the_host, in_guests) = (planned(lane.on_the_host), planned(lane.in_guests));
     let all = || on_the_host.iter().chain(&in_guests).copied();
-    ensure!(
-        all().next().is_some(),
-        "no check has “{}” in its name",
-        plan.only
-    );
+    for text in &plan.only {
+        ensure!(
+            all().any(|check| is_named(check, text)),
+            "no check has “{text}” in its name"
+        );
+    }
     // Without these there is nothing to check, and their steps are worth watching.
     let mut benches = Benches::new();
     for check in all() {

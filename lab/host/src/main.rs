@@ -120,9 +120,9 @@ struct CheckOptions {
     /// Let a test that was skipped count as failed
     #[arg(long)]
     strict: bool,
-    /// Run those checks only whose name has this in it
+    /// Run those checks only whose name has this in it, or one of these if there are several
     #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    only: Vec<String>,
 }
 
 impl CheckOptions {
@@ -133,7 +133,7 @@ impl CheckOptions {
                 None => cache::directory("results")?.join(summary),
             },
             strict: self.strict,
-            only: self.only.unwrap_or_default(),
+            only: self.only,
         })
     }
 }

@@ -164,9 +164,36 @@ fn userspace_target() -> Result<PathBuf> {
     cache::build_directory("userspace")
 }
 
+/// Cargo, for all of `userspace/`, as it is installed: what its packages are made from is built once.
+pub fn userspace_cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(arguments)
+        .args(["--release", "--locked", "--workspace", "--manifest-path"])
+        .arg(Path::new(cache::SOURCE).join("userspace/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", userspace_target()?);
+    Ok(cargo)
+}
+
+/// Cargo, for the lab itself, as `root.sh` builds it.
+pub fn tool_cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(arguments)
+        .args(["--release", "--locked", "--workspace", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(Path::new(cache::SOURCE).join("lab/Cargo.toml"))
+        .env("CARGO_TARGET_DIR", cache::build_directory("lab")?)
+        .env("RUSTFLAGS", STATIC);
+    Ok(cargo)
+}
+
 /// What every statically linked program of Rust is built for. With a target, RUSTFLAGS does not reach
 /// build scripts and procedural macros, which cannot be static.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What makes it static.
+const STATIC: &str = "-C target-feature=+crt-static";
 
 /// Cargo, for the library crate with all its features, and a statically linked program.
 fn library_cargo(arguments: &[&str]) -> Result<Command> {
@@ -183,7 +210,7 @@ fn library_cargo(arguments: &[&str]) -> Result<Command> {
         .args(["--package", "sysgenid", "--manifest-path"])
         .arg(Path::new(cache::SOURCE).join("userspace/Cargo.toml"))
         .env("CARGO_TARGET_DIR", userspace_target()?)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("RUSTFLAGS", STATIC);
     Ok(cargo)
 }
 
@@ -218,8 +245,7 @@ pub fn library_doctests() -> Result<PathBuf> {
     fs::remove_dir_all(&directory)?;
     fs::create_dir(&directory)?;
     let flags = format!(
-        "-Z unstable-options --persist-doctests {} --runtool /bin/true \
-         -C target-feature=+crt-static",
+        "-Z unstable-options --persist-doctests {} --runtool /bin/true {STATIC}",
         directory.display()
     );
     let mut cargo = library_cargo(&["test", "--doc"])?;
@@ -245,7 +271,7 @@ pub fn rust_selftests() -> Result<PathBuf> {
     let output = cache::build_directory("selftests-rust")?;
     execute(
         Command::new("cargo")
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env("RUSTFLAGS", STATIC)
             .args(["build", "--release", "--locked", "--target", TARGET])
             .arg("--manifest-path")
             .arg(Path::new(cache::SOURCE).join("selftests/rust/Cargo.toml"))

@@ -13,9 +13,9 @@ use anyhow::bail;
 use anyhow::ensure;
 
 use super::Bench;
-use super::cargo;
 use super::source;
 use crate::cache;
+use crate::products;
 use crate::step::execute;
 use crate::step::output_of;
 use crate::tap;
@@ -25,17 +25,13 @@ use crate::tap::Test;
 /// The unit tests of the lab and of user space, on the host.
 pub fn unit_tests(_: &Bench) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for (package, targets) in [("lab", vec![]), ("userspace", vec!["--lib", "--bins"])] {
-        let arguments = [
-            "test",
-            "--locked",
-            "--workspace",
-            "--all-features",
-            "--quiet",
-        ];
-        let mut command = cargo(package, &arguments)?;
-        command.args(targets);
-        command.args(["--", "--format", "pretty"]);
+    let mut userspace = products::userspace_cargo(&["test"])?;
+    userspace.args(["--all-features", "--lib", "--bins"]);
+    for (package, mut command) in [
+        ("lab", products::tool_cargo(&["test"])?),
+        ("userspace", userspace),
+    ] {
+        command.args(["--quiet", "--", "--format", "pretty"]);
         let output = command.output().context("cannot start cargo")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let found = tap::parse_libtest(package, &text);

@@ -56,7 +56,13 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
     for package in CARGO {
         let mut clippy = cargo(
             package,
-            &["clippy", "--locked", "--all-targets", "--workspace"],
+            &[
+                "clippy",
+                "--locked",
+                "--all-targets",
+                "--all-features",
+                "--workspace",
+            ],
         )?;
         clippy.args(["--", "-D", "warnings"]);
         let result = execute(&mut clippy, "clippy");
