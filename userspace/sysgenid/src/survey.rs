@@ -65,7 +65,7 @@ impl Survey {
                         }));
                 }
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    survey.unreadable += 1;
+                    survey.unreadable += usize::from(!is_kernel_thread(&entry.path()));
                 }
                 // It has ended while we looked.
                 Err(_) => {}
@@ -201,6 +201,12 @@ fn watchers_of(process: &Path) -> io::Result<Vec<(u32, Status)>> {
         }
     }
     Ok(found)
+}
+
+/// A thread of the kernel has no descriptors. Older kernels do not say which process is one.
+fn is_kernel_thread(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    status.lines().any(|line| line == "Kthread:\t1")
 }
 
 fn command(process: &Path) -> String {
