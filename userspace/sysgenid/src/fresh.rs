@@ -104,37 +104,49 @@ impl Fresh {
     pub fn fill(&self, bytes: &mut [u8]) -> Result<()> {
         fill_from_kernel(bytes)?;
         if !self.confirmed {
-            let mut key = [0; 32];
+            let mut key = Block::default();
             fill_from_kernel(&mut key)?;
-            self.add_what_is_known(&key, bytes);
+            add_stream(&self.seed(&key, &moment()), bytes);
         }
         Ok(())
     }
 
-    /// Adds (XOR) a stream to `bytes` that is derived from `key` and from what tells this machine from
-    /// its clones.
-    fn add_what_is_known(&self, key: &[u8; 32], bytes: &mut [u8]) {
-        static CALLS: AtomicU64 = AtomicU64::new(0);
-        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    /// What the stream that is added begins with: bytes of the kernel, which may be those of a clone;
+    /// what tells this machine from its clones; and what tells this moment from others.
+    fn seed(&self, key: &Block, moment: &Block) -> Block {
         let mut hash = Sha256::new();
         hash.update(b"sysgenid: no reseed was seen");
         hash.update(key);
         hash.update(self.seen.id().map_or([0; 16], |id| *id.as_bytes()));
         hash.update(self.seen.generation().get().to_ne_bytes());
-        hash.update(call.to_ne_bytes());
-        hash.update(std::process::id().to_ne_bytes());
-        if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
-            hash.update(now.as_nanos().to_ne_bytes());
-        }
-        hash.update(processor_random());
-        let derived = hash.finalize();
-        for (number, block) in (0u64..).zip(bytes.chunks_mut(32)) {
-            let mut hash = Sha256::new();
-            hash.update(derived);
-            hash.update(number.to_ne_bytes());
-            for (byte, added) in block.iter_mut().zip(hash.finalize()) {
-                *byte ^= added;
-            }
+        hash.update(moment);
+        hash.finalize().into()
+    }
+}
+
+type Block = [u8; 32];
+
+/// What differs from call to call, and from process to process.
+fn moment() -> Block {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut hash = Sha256::new();
+    hash.update(CALLS.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
+    hash.update(std::process::id().to_ne_bytes());
+    if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
+        hash.update(now.as_nanos().to_ne_bytes());
+    }
+    hash.update(processor_random());
+    hash.finalize().into()
+}
+
+/// Adds (XOR) a stream to `bytes` that is derived from `seed`.
+fn add_stream(seed: &Block, bytes: &mut [u8]) {
+    for (number, block) in (0u64..).zip(bytes.chunks_mut(32)) {
+        let mut hash = Sha256::new();
+        hash.update(seed);
+        hash.update(number.to_ne_bytes());
+        for (byte, added) in block.iter_mut().zip(hash.finalize()) {
+            *byte ^= added;
         }
     }
 }
@@ -151,8 +163,8 @@ fn fill_from_kernel(mut bytes: &mut [u8]) -> Result<()> {
 }
 
 /// 32 bytes of the processor's own random number generator; zeroes where it has none.
-fn processor_random() -> [u8; 32] {
-    let mut bytes = [0; 32];
+fn processor_random() -> Block {
+    let mut bytes = Block::default();
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     if let Ok(mut generator) = rdrand::RdRand::new() {
         if generator.try_fill_bytes(&mut bytes).is_err() {
@@ -168,21 +180,44 @@ mod tests {
     use crate::sysgenid::stand_in::StandIn;
     use std::time::Duration;
 
-    /// What is added depends on the ID, if the kernel's bytes are the same in two clones.
+    /// Even if all else were the same in two clones, and each part of it alone tells two streams apart.
     #[test]
-    fn clones_get_different_bytes_from_equal_ones() {
+    fn the_id_alone_makes_another_stream() {
         let device = StandIn::new();
         let sysgenid = device.open(Duration::ZERO);
-        let mut results = Vec::new();
-        for id in [1, 2] {
+        let seed = |id, generation, key, moment| {
             device.set_id(id);
-            let fresh = Fresh::new(sysgenid.look(), false);
-            let mut bytes = [0; 100];
-            fresh.add_what_is_known(&[0; 32], &mut bytes);
-            assert!(bytes.chunks(4).all(|word| word != [0; 4]), "{bytes:?}");
-            results.push(bytes);
+            device.set_generation(generation);
+            Fresh::new(sysgenid.look(), false).seed(&[key; 32], &[moment; 32])
+        };
+        assert_eq!(seed(1, 1, 1, 1), seed(1, 1, 1, 1));
+        for other in [
+            seed(2, 1, 1, 1),
+            seed(1, 2, 1, 1),
+            seed(1, 1, 2, 1),
+            seed(1, 1, 1, 2),
+        ] {
+            assert_ne!(seed(1, 1, 1, 1), other);
         }
-        assert_ne!(results[0], results[1]);
+    }
+
+    #[test]
+    fn no_two_moments_are_equal() {
+        assert_ne!(moment(), moment());
+    }
+
+    #[test]
+    fn a_stream_covers_all_bytes_and_does_not_repeat() {
+        let mut bytes = [0; 100];
+        add_stream(&[0; 32], &mut bytes);
+        let mut words: Vec<_> = bytes.chunks(4).collect();
+        assert!(!words.contains(&&[0; 4][..]), "{bytes:?}");
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), 25, "{bytes:?}");
+        // It is added to what is there.
+        add_stream(&[0; 32], &mut bytes);
+        assert_eq!(bytes, [0; 100]);
     }
 
     #[test]
