@@ -229,6 +229,22 @@ TEST_F(library, close_leaves_nothing)
 	sysgenid_overseer_close(NULL);
 }
 
+/* A daemon that closes all descriptors must not close one of the library's. */
+TEST_F(library, handle_holds_no_descriptor)
+{
+	int before = dup(0), after;
+	struct sysgenid *usual, *at;
+
+	close(before);
+	ASSERT_EQ(0, sysgenid_open(&usual));
+	ASSERT_EQ(0, sysgenid_open_at(&at, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, 0));
+	after = dup(0);
+	close(after);
+	EXPECT_EQ(before, after);
+	sysgenid_close(usual);
+	sysgenid_close(at);
+}
+
 /* Look, settle, fill. */
 
 TEST_F(library, look_and_changed)

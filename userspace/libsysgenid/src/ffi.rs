@@ -201,6 +201,9 @@ unsafe fn path<'a>(text: *const c_char) -> Option<&'a Path> {
 ///
 /// What keeps the hypervisor's page from being mapped is no error: sysgenid_id_page() says it.
 ///
+/// The handle holds no descriptor, only the mappings, so a daemon that closes all descriptors does it
+/// no harm; when there is a change to wait for, the node is opened again for a moment.
+///
 /// Returns 0;
 /// -ENODEV if there is no device: a program that also runs without it goes on with the handle NULL;
 /// -EACCES if there is one, and this process may not open it: worth a message, not to be ignored;
@@ -210,7 +213,7 @@ unsafe fn path<'a>(text: *const c_char) -> Option<&'a Path> {
 #[no_mangle]
 pub unsafe extern "C" fn sysgenid_open(handle: *mut *mut Handle) -> c_int {
     let limit = Duration::from_millis(SYSGENID_LIMIT_MS.into());
-    let options = Options::new().limit(limit);
+    let options = Options::new().without_descriptor().limit(limit);
     // SAFETY: C promises that `handle` is null or valid for a write.
     unsafe { open(handle, || Ok(Handle(options.open()?))) }
 }
@@ -235,6 +238,7 @@ pub unsafe extern "C" fn sysgenid_open_at(
         let (generation_node, id_node) = unsafe { (path(generation_node), path(id_node)) };
         let options = Options::new()
             .generation_node(given(generation_node)?)
+            .without_descriptor()
             .limit(Duration::from_millis(limit_ms.into()));
         let options = match id_node {
             Some(id_node) => options.id_node(id_node),
