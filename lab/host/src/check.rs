@@ -109,7 +109,7 @@ const CHECK: Lane = Lane {
             build::refused_kdirs,
         ),
         Check::stock("the front door", build::front_door),
-        Check::stock("the library's documentation", library::documentation),
+        Check::stock("user space's documentation", build::documentation),
     ],
     in_guests: &[
         Check::stock("selftests", guests::selftests),

@@ -13,10 +13,12 @@ use anyhow::bail;
 use anyhow::ensure;
 
 use super::Bench;
+use super::cargo;
 use super::source;
 use crate::cache;
 use crate::products;
 use crate::step::execute;
+use crate::step::execute_logged;
 use crate::step::output_of;
 use crate::tap;
 use crate::tap::Outcome;
@@ -43,6 +45,37 @@ pub fn unit_tests(_: &Bench) -> Result<Vec<Test>> {
         tests.extend(found);
     }
     Ok(tests)
+}
+
+/// What user space is documented by: that of the crates, and the manual pages that are installed.
+pub fn documentation(_: &Bench) -> Result<Vec<Test>> {
+    let arguments = [
+        "doc",
+        "--locked",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+    ];
+    let mut cargo = cargo("userspace", &arguments)?;
+    cargo.env("RUSTDOCFLAGS", "-D warnings");
+    let crates = execute(&mut cargo, "cargo-doc");
+
+    let pages = || -> Result<()> {
+        let manual = products::installed()?.join("usr/share/man");
+        let pages = output_of(Command::new("find").arg(&manual).args(["-type", "f"]))?;
+        ensure!(!pages.is_empty(), "there are no manual pages");
+        let mut mandoc = Command::new("mandoc");
+        mandoc
+            .args(["-T", "lint", "-W", "warning"])
+            .args(pages.lines());
+        let log = execute_logged(&mut mandoc, "mandoc")?;
+        ensure!(log.is_empty(), "{log}");
+        Ok(())
+    };
+    Ok(vec![
+        Test::from_result("cargo doc", crates),
+        Test::from_result("manual pages", pages()),
+    ])
 }
 
 pub fn module_build(bench: &Bench) -> Result<Vec<Test>> {

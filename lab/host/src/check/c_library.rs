@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use uuid::Uuid;
@@ -118,19 +119,31 @@ fn exports(library: &Path, header: &str) -> Result<()> {
     Ok(())
 }
 
+/// A program in C++ can include it, and asks the linker for the functions by their names in C.
 fn is_cplusplus(header: &Path) -> Result<()> {
-    execute(
-        Command::new("clang")
-            .args(["-x", "c++", "-std=c++17", "-pedantic", "-fsyntax-only"])
-            .args([
-                "-Wall",
-                "-Wextra",
-                "-Werror",
-                "-Wno-pragma-once-outside-header",
-            ])
-            .arg(header),
-        "header",
-    )
+    let directory = tempfile::tempdir()?;
+    let (program, object) = (directory.path().join("main.cc"), directory.path().join("o"));
+    fs::write(
+        &program,
+        "#include <sysgenid.h>\nint main() { sysgenid_close(nullptr); return 0; }\n",
+    )?;
+    let mut compiler = Command::new("clang");
+    compiler
+        .args(["-std=c++17", "-pedantic", "-Wall", "-Wextra", "-Werror"])
+        .arg("-I")
+        .arg(header.parent().context("it lies in a directory")?)
+        .args(["-c", "-o"])
+        .args([&object, &program]);
+    execute(&mut compiler, "header")?;
+    let mut nm = Command::new("nm");
+    nm.args(["--undefined-only", "--format=just-symbols"])
+        .arg(&object);
+    let wanted = output_of(&mut nm)?;
+    ensure!(
+        wanted.lines().any(|symbol| symbol == "sysgenid_close"),
+        "the linker would be asked for {wanted}"
+    );
+    Ok(())
 }
 
 fn manual_is_complete(manual: &str, header: &str) -> Result<()> {

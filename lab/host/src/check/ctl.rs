@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `sysgenctl`: its manual pages, its completions, and what it does in guests and in clones of them.
+//! `sysgenctl`: its completions, and what it does in guests and in clones of them.
 
 use std::fs;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context;
@@ -18,7 +17,6 @@ use super::guests::addition;
 use super::guests::script;
 use crate::products;
 use crate::setup::GuestOptions;
-use crate::step::execute_logged;
 use crate::step::output_of;
 use crate::tap::Test;
 
@@ -32,10 +30,10 @@ fn options(bench: &Bench) -> GuestOptions {
 /// What is installed is sound, and does in a guest what its manual says.
 pub fn sysgenctl(bench: &Bench) -> Result<Vec<Test>> {
     let usr = products::installed()?.join("usr");
-    let mut tests = vec![
-        Test::from_result("sysgenctl: manual pages", lint_pages(&usr)),
-        Test::from_result("sysgenctl: completions", completions(&usr)),
-    ];
+    let mut tests = vec![Test::from_result(
+        "sysgenctl: completions",
+        completions(&usr),
+    )];
     let additions = [
         script("sysgenctl_test.py"),
         script("sysgenctl_common.py"),
@@ -50,19 +48,6 @@ pub fn sysgenctl(bench: &Bench) -> Result<Vec<Test>> {
         &command,
     )?);
     Ok(tests)
-}
-
-fn lint_pages(usr: &Path) -> Result<()> {
-    let pages: Vec<PathBuf> = fs::read_dir(usr.join("share/man/man8"))
-        .context("there are no manual pages")?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    ensure!(!pages.is_empty(), "there are no manual pages");
-    let mut mandoc = Command::new("mandoc");
-    mandoc.args(["-T", "lint", "-W", "warning"]).args(pages);
-    let log = execute_logged(&mut mandoc, "mandoc")?;
-    ensure!(log.is_empty(), "{log}");
-    Ok(())
 }
 
 /// Those of bash can be loaded, and complete; those of other shells are where these look.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The library crate, `userspace/sysgenid`: its documentation, its tests on the device, and its example
-//! in clones.
+//! The library crate, `userspace/sysgenid`: its tests on the device, and its example in clones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,29 +12,12 @@ use anyhow::ensure;
 use uuid::Uuid;
 
 use super::Bench;
-use super::cargo;
 use super::guests;
 use crate::clone::Saved;
 use crate::products;
 use crate::setup::GuestOptions;
-use crate::step::execute;
 use crate::tap;
 use crate::tap::Test;
-
-/// `cargo doc` has nothing to complain of.
-pub fn documentation(_: &Bench) -> Result<Vec<Test>> {
-    let arguments = [
-        "doc",
-        "--locked",
-        "--workspace",
-        "--all-features",
-        "--no-deps",
-    ];
-    let mut cargo = cargo("userspace", &arguments)?;
-    cargo.env("RUSTDOCFLAGS", "-D warnings");
-    let result = execute(&mut cargo, "cargo-doc");
-    Ok(vec![Test::from_result("cargo doc", result)])
-}
 
 /// The examples in its documentation, and its tests, in one guest. All of them change the generation:
 /// one at a time.
