@@ -268,17 +268,32 @@ pub fn library_doctests() -> Result<PathBuf> {
 
 /// The directory with the selftests in Rust, statically linked.
 pub fn rust_selftests() -> Result<PathBuf> {
-    let output = cache::build_directory("selftests-rust")?;
-    execute(
-        Command::new("cargo")
-            .env("RUSTFLAGS", STATIC)
-            .args(["build", "--release", "--locked", "--target", TARGET])
-            .arg("--manifest-path")
-            .arg(Path::new(cache::SOURCE).join("selftests/rust/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&output),
-        "selftests-rust",
-    )
-    .context("cannot build the selftests in Rust")?;
-    Ok(output.join(TARGET).join("release"))
+    guest_programs("selftests/rust").context("cannot build the selftests in Rust")
+}
+
+/// The directory with the programs of a package in Rust, statically linked.
+fn guest_programs(package: &str) -> Result<PathBuf> {
+    execute(&mut guest_cargo(package, "build")?, &key_of(package))?;
+    Ok(cache::build_directory(&key_of(package))?
+        .join(TARGET)
+        .join("release"))
+}
+
+/// Cargo's verb for a package whose programs run in guests. All verbs share what the package's build
+/// scripts have made: C in a crate takes its time.
+pub fn guest_cargo(package: &str, verb: &str) -> Result<Command> {
+    let mut command = Command::new("cargo");
+    command
+        .env("RUSTFLAGS", STATIC)
+        .args([verb, "--release", "--locked", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(Path::new(cache::SOURCE).join(package).join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(cache::build_directory(&key_of(package))?);
+    Ok(command)
+}
+
+/// What a package's build directory and its logs are called.
+fn key_of(package: &str) -> String {
+    package.replace('/', "-")
 }
