@@ -2,6 +2,7 @@
 
 //! `lab check` and `lab check-debug`: everything a contributor needs before a commit.
 
+mod awslc;
 mod build;
 mod c_library;
 mod ctl;
@@ -122,6 +123,8 @@ const CHECK: Lane = Lane {
         Check::stock("clones", guests::clones),
         Check::stock("sysgenctl in clones", ctl::clones),
         Check::stock("resumed with the same ID", guests::same_id),
+        Check::stock("AWS-LC", awslc::with_module),
+        Check::stock("AWS-LC, control", awslc::control),
         Check::stock("the window, 1 processor", window::one_processor),
         Check::stock("the window, several", window::several_processors),
         Check::stock("the window, control", window::control),
@@ -367,7 +370,7 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// The Cargo workspaces and packages of the repository.
-const CARGO: [&str; 3] = ["lab", "selftests/rust", "userspace"];
+const CARGO: [&str; 4] = ["lab", "selftests/rust", "selftests/awslc", "userspace"];
 
 fn cargo(package: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new("cargo");

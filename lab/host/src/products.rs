@@ -271,6 +271,13 @@ pub fn rust_selftests() -> Result<PathBuf> {
     guest_programs("selftests/rust").context("cannot build the selftests in Rust")
 }
 
+/// The selftest of AWS-LC, statically linked.
+pub fn awslc_selftest() -> Result<PathBuf> {
+    let directory =
+        guest_programs("selftests/awslc").context("cannot build the selftest of AWS-LC")?;
+    Ok(directory.join("sysgenid-awslc-test"))
+}
+
 /// The directory with the programs of a package in Rust, statically linked.
 fn guest_programs(package: &str) -> Result<PathBuf> {
     execute(&mut guest_cargo(package, "build")?, &key_of(package))?;
@@ -280,7 +287,7 @@ fn guest_programs(package: &str) -> Result<PathBuf> {
 }
 
 /// Cargo's verb for a package whose programs run in guests. All verbs share what the package's build
-/// scripts have made: C in a crate takes its time.
+/// scripts have made: compiling AWS-LC takes a minute or more.
 pub fn guest_cargo(package: &str, verb: &str) -> Result<Command> {
     let mut command = Command::new("cargo");
     command

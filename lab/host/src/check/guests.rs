@@ -320,7 +320,7 @@ pub fn clone_tests(name: &str, clones: &[Said]) -> Vec<Test> {
 }
 
 /// Fails unless at least two clones noted the same value under this name.
-fn some_equal(clones: &[Said], name: &str) -> Result<()> {
+pub fn some_equal(clones: &[Said], name: &str) -> Result<()> {
     let mut values: Vec<_> = clones
         .iter()
         .flat_map(|clone| noted(&clone.output, name))
