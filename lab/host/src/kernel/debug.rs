@@ -44,9 +44,12 @@ const OTHERS: [(&str, &str); 3] = [
     ("selftests", "tools/testing/selftests/sysgenid"),
 ];
 
-/// What of that has no place in a tree: a Cargo package, which is formatted by the rules of its
+/// What of that has no place in a tree: Cargo packages, which are formatted by the rules of their
 /// edition, and not by those of the tree.
-const NOT_FOR_A_TREE: &str = "tools/testing/selftests/sysgenid/rust";
+const NOT_FOR_A_TREE: [&str; 2] = [
+    "tools/testing/selftests/sysgenid/awslc",
+    "tools/testing/selftests/sysgenid/rust",
+];
 
 /// The lines that make the driver a part of the tree, in files of drivers/virt.
 const EDITS: [(&str, &str); 2] = [
@@ -337,7 +340,10 @@ fn mount_checkout(tree: &Path) -> Result<()> {
     for (from, to) in OTHERS {
         bind(Path::new(from), &tree.join(to))?;
     }
-    empty(&tree.join(NOT_FOR_A_TREE))
+    for package in NOT_FOR_A_TREE {
+        empty(&tree.join(package))?;
+    }
+    Ok(())
 }
 
 /// Keeps the objects of all kernels as they are, for as long as the result lives.
