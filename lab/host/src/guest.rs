@@ -92,6 +92,7 @@ impl Follower {
                     Frame::Started => return Ok(Stop::Started),
                     Frame::Ended(end) => return Ok(Stop::Ended(end)),
                     Frame::Kernel(record) => self.kernel.record(&record),
+                    Frame::Remark(remark) => sink.remark(&remark),
                     Frame::Leaks(leaks) => {
                         self.kernel.leaks(&leaks);
                         return Ok(Stop::Searched);

@@ -64,15 +64,19 @@ impl Initramfs {
         }
         // Without it the kernel warns that init has no console.
         new.put("dev/console", Entry::Console);
-        new.text(
-            "etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        );
-        new.text("etc/group", "root:x:0:\nnogroup:x:65534:\n");
         new.text(wire::JOB, serde_json::to_vec(job)?);
         new.file(&Path::new(&tool).join("init"), "init")?;
         new.file(Path::new(BUSYBOX), BUSYBOX)?;
         Ok(new)
+    }
+
+    /// Gives a guest that has no packages the users that every system has.
+    pub fn users(&mut self) {
+        self.text(
+            "etc/passwd",
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        );
+        self.text("etc/group", "root:x:0:\nnogroup:x:65534:\n");
     }
 
     /// Gives the guest busybox under all its names, where nothing better has the name.

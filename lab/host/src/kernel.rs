@@ -22,6 +22,7 @@ use crate::cache;
 pub use self::archive::Series;
 pub use self::debug::Build;
 pub use self::debug::Variant;
+pub use self::stock::depmod;
 
 /// Which kernel a guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,12 +100,25 @@ pub struct Kernel {
     pub module: Module,
     /// Where the other one is.
     pub vmgenid: Vmgenid,
+    /// What it is in the archive, if Debian has built it.
+    packaged: Option<Offer>,
 }
 
 impl Kernel {
     /// Whether it is one of those that the lab builds.
     pub fn is_debug(&self) -> bool {
         !matches!(self.module, Module::External)
+    }
+
+    /// A root directory with the modules of a packaged kernel, none of them ours.
+    pub fn modules(&self) -> Result<PathBuf> {
+        let offer = self.packaged.as_ref().with_context(|| {
+            format!(
+                "the kernel “{}” has not what systemd needs; --systemd wants a packaged one (stock, or a series)",
+                self.name
+            )
+        })?;
+        stock::modules(offer)
     }
 
     /// A `make` in the object tree, with the compiler that this kernel was built with.

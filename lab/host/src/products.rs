@@ -7,6 +7,7 @@
 //! read-only to the lab.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,8 +17,10 @@ use std::sync::PoisonError;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use tempfile::TempDir;
 
 use crate::cache;
+use crate::kernel;
 use crate::kernel::Kernel;
 use crate::kernel::Module;
 use crate::step::execute;
@@ -38,6 +41,43 @@ fn external_module(kernel: &Kernel) -> Result<PathBuf> {
     let output = cache::build_directory(&name)?;
     execute(&mut module_command(kernel, &output), "module").context("cannot build the module")?;
     Ok(output.join("sysgenid.ko"))
+}
+
+/// Modules of a packaged kernel that a guest with systemd has, if it has the hardware. What they
+/// depend on comes along.
+const PACKAGED_MODULES: [&str; 1] = ["virtio_net"];
+
+/// A directory with modules where `modprobe` and udev look for them: some of a packaged kernel's own,
+/// and the driver where `make modules_install` puts it.
+pub fn modules(kernel: &Kernel, driver: Option<&Path>) -> Result<TempDir> {
+    let packaged = kernel.modules()?;
+    let release = &kernel.release;
+    let root = tempfile::tempdir()?;
+    let directory = root.path().join("usr/lib/modules").join(release);
+    fs::create_dir_all(directory.join("updates"))?;
+    // Where depmod looks.
+    symlink("usr/lib", root.path().join("lib"))?;
+    for module in PACKAGED_MODULES {
+        let listed = output_of(
+            Command::new("modprobe")
+                .arg("--dirname")
+                .arg(&packaged)
+                .args(["--set-version", release, "--show-depends", module]),
+        )?;
+        for file in listed
+            .lines()
+            .filter_map(|line| line.strip_prefix("insmod "))
+        {
+            let file = Path::new(file.trim());
+            let name = file.file_name().context("modprobe names no file")?;
+            fs::copy(file, directory.join(name))?;
+        }
+    }
+    if let Some(driver) = driver {
+        fs::copy(driver, directory.join("updates/sysgenid.ko"))?;
+    }
+    kernel::depmod(root.path(), release)?;
+    Ok(root)
 }
 
 /// The directory with a module that the selftests have in the directory `name`.

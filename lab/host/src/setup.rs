@@ -32,6 +32,11 @@ use crate::products;
 use crate::step;
 use crate::userspace;
 
+/// For systemd: it starts what a server has, without logins, and without what is due after an update
+/// of packages.
+const CMDLINE_SYSTEMD: &str = "systemd.unit=multi-user.target systemd.mask=getty.target \
+    systemd.mask=systemd-logind.service systemd.ssh_auto=no systemd.condition_needs_update=no";
+
 /// Options of every guest.
 #[derive(Args, Clone, Debug)]
 #[expect(
@@ -50,7 +55,7 @@ pub struct GuestOptions {
     /// Virtual CPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub smp: u32,
-    /// Memory, with a suffix M or G [default: 256M, with --userspace 1G,
+    /// Memory, with a suffix M or G [default: 256M, with --userspace or --systemd 1G,
     /// in a kernel that the lab builds 512M]
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub memory: Option<String>,
@@ -67,6 +72,10 @@ pub struct GuestOptions {
     /// that `make install` installs
     #[arg(long)]
     pub userspace: bool,
+    /// The same with systemd as the first process: the command starts when the system is up, and
+    /// the module is loaded as on any machine, by udev
+    #[arg(long)]
+    pub systemd: bool,
     /// One more argument for QEMU; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_arg: Vec<String>,
@@ -95,6 +104,7 @@ impl GuestOptions {
             no_module: false,
             no_vmgenid: false,
             userspace: false,
+            systemd: false,
             qemu_arg: Vec::new(),
             limit: 300,
         }
@@ -159,12 +169,16 @@ pub enum Userland<'a> {
     Packages(&'a [&'a str]),
     /// What `--userspace` promises: packages, and what this checkout installs.
     Whole,
+    /// The same with systemd.
+    System,
 }
 
 impl Userland<'_> {
     /// What these options ask for.
     pub fn of(options: &GuestOptions) -> Self {
-        if options.userspace {
+        if options.systemd {
+            Self::System
+        } else if options.userspace {
             Self::Whole
         } else {
             Self::Busybox
@@ -202,6 +216,7 @@ impl Setup {
         command: &[String],
         terminal: Option<Size>,
     ) -> Result<Self> {
+        let systemd = matches!(userland, Userland::System);
         let module = if options.no_module {
             None
         } else {
@@ -209,19 +224,34 @@ impl Setup {
         };
         let job = Job {
             command: command.to_vec(),
-            load_module: module.is_some(),
+            load_module: module.is_some() && !systemd,
+            systemd,
             terminal,
         };
         let mut initramfs = Initramfs::new(&job)?;
-        if let Some(module) = module {
+        let modules;
+        if systemd {
+            modules = products::modules(kernel, module.as_deref())?;
+            initramfs.add_all(modules.path())?;
+            // Empty, so that each boot makes one of its own. Without it this would be a first boot,
+            // at which systemd enables units.
+            initramfs.text("etc/machine-id", "");
+        } else if let Some(module) = module {
             initramfs.file(&module, wire::MODULE)?;
         }
         let mut base = None;
         match userland {
-            Userland::Busybox => initramfs.busybox_applets()?,
+            Userland::Busybox => {
+                initramfs.users();
+                initramfs.busybox_applets()?;
+            }
             Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
             Userland::Whole => {
                 base = Some(userspace::archive(&userspace::PACKAGES)?);
+                initramfs.add_all(&products::installed()?)?;
+            }
+            Userland::System => {
+                base = Some(userspace::archive(&userspace::SYSTEM)?);
                 initramfs.add_all(&products::installed()?)?;
             }
         }
@@ -238,9 +268,12 @@ impl Setup {
         hardware.icount = options.icount;
         hardware.vmgenid = !options.no_vmgenid;
         hardware.arguments.clone_from(&options.qemu_arg);
+        if systemd {
+            hardware.cmdline = format!("{} {CMDLINE_SYSTEMD}", hardware.cmdline);
+        }
         if let Some(memory) = &options.memory {
             hardware.memory.clone_from(memory);
-        } else if options.userspace {
+        } else if options.userspace || systemd {
             hardware.memory = "1G".into();
         } else if kernel.is_debug() {
             // KASAN keeps an eighth of the memory for itself, and freed memory for a while.

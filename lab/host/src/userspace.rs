@@ -29,11 +29,30 @@ pub const PACKAGES: [&str; 6] = [
     "udev",
 ];
 
+/// What a guest with `--systemd` is made of.
+pub const SYSTEM: [&str; 12] = [
+    "base-files",
+    "coreutils",
+    "dash",
+    "kmod",
+    "libssl3t64",
+    "openssh-server",
+    "openssl",
+    "python3",
+    "systemd",
+    "udev",
+    "util-linux",
+    "util-linux-extra",
+];
+
 /// What packages do not list because it is made when they are installed.
-const MADE: [&str; 4] = [
-    "/etc/ld.so.cache",
-    "/etc/passwd",
+const MADE: [&str; 7] = [
     "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/ssh/sshd_config",
     "/usr/bin/sh",
 ];
 
@@ -53,6 +72,7 @@ pub fn archive(packages: &[&str]) -> Result<PathBuf> {
     let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
     let mut made_from = vec![root.as_str()];
     made_from.extend(packages);
+    made_from.extend(MADE);
     let name = format!("userspace/{}", cache::key(&made_from));
     let directory = cache::made(&name, |directory| {
         let mut initramfs = Initramfs::default();

@@ -5,8 +5,14 @@
 //! It mounts what a command expects, loads the module, runs the command, and tells the lab over
 //! the virtio-serial port what the command writes, what the kernel logs and how it all ended. Then
 //! it looks for leaked memory, if the lab asks for that and the kernel can.
+//!
+//! In a guest with systemd it starts itself a second time, and makes way: its own process becomes
+//! systemd, which mounts and loads all there is as on any machine. The other one does the rest, of
+//! which systemd knows nothing, when the system is up.
 
 use std::collections::VecDeque;
+use std::env;
+use std::ffi::CStr;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -14,6 +20,7 @@ use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
@@ -41,17 +48,44 @@ use wire::Size;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What this program is called with when systemd is the first process.
+const BESIDE_SYSTEMD: &str = "beside-systemd";
+
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+
 fn main() {
-    let mut port = match prepare() {
-        Ok(port) => port,
-        // There is no channel to say it on: the console is all there is, and the panic that
-        // follows init's exit makes the lab show its tail.
-        Err(error) => {
-            eprintln!("lab init: {error:#}");
-            return;
-        }
-    };
-    let end = run(&mut port).unwrap_or_else(|error| End::NotStarted(format!("{error:#}")));
+    // There is no channel to say it on: the console is all there is, and the panic that follows
+    // init's exit makes the lab show its tail.
+    if let Err(error) = init() {
+        eprintln!("lab init: {error:#}");
+    }
+}
+
+fn init() -> Result<()> {
+    let job = fs::read(wire::JOB).with_context(|| format!("cannot read {}", wire::JOB))?;
+    let job: Job = serde_json::from_slice(&job).context("the job is malformed")?;
+    if env::args().nth(1).as_deref() == Some(BESIDE_SYSTEMD) {
+        return work(&job, Some(wait_for_system));
+    }
+    mount(&BASIC)?;
+    if !job.systemd {
+        mount(&FURTHER)?;
+        return work(&job, None);
+    }
+    let this = env::current_exe().context("init does not know where it is")?;
+    Command::new(this)
+        .arg(BESIDE_SYSTEMD)
+        .spawn()
+        .context("cannot start init again")?;
+    let error = Command::new(SYSTEMD).env_clear().env("PATH", PATH).exec();
+    Err(error).with_context(|| format!("cannot become {SYSTEMD}"))
+}
+
+/// Does the job, and tells the lab how that went.
+fn work(job: &Job, wait: Option<fn(&mut File) -> Result<()>>) -> Result<()> {
+    let mut port = open_port()?;
+    let end =
+        run(&mut port, job, wait).unwrap_or_else(|error| End::NotStarted(format!("{error:#}")));
     if let Err(error) = Frame::Ended(end).write(&mut port) {
         eprintln!("lab init: cannot report the end: {error}");
     }
@@ -64,21 +98,29 @@ fn main() {
     }
 }
 
-/// Mounts the usual file systems and opens the port.
-fn prepare() -> Result<File> {
-    let mounts = [
-        ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
-        ("proc", "/proc", MountFlags::NOSUID, c""),
-        ("sysfs", "/sys", MountFlags::NOSUID, c""),
-        ("tmpfs", "/tmp", MountFlags::NOSUID, c"mode=1777"),
-        ("tmpfs", "/run", MountFlags::NOSUID, c"mode=0755"),
-        ("devpts", "/dev/pts", MountFlags::NOSUID, c"ptmxmode=0666"),
-        ("tmpfs", "/dev/shm", MountFlags::NOSUID, c"mode=1777"),
-        ("debugfs", "/sys/kernel/debug", MountFlags::NOSUID, c""),
-    ];
-    for (kind, target, flags, options) in mounts {
-        // The last ones lie in file systems that were only just mounted; debugfs's own
-        // directory cannot be made, and is there when the kernel has debugfs.
+/// A file system: its type, where it goes, and how.
+type Mount = (&'static str, &'static str, MountFlags, &'static CStr);
+
+/// What init itself needs.
+const BASIC: [Mount; 4] = [
+    ("devtmpfs", "/dev", MountFlags::NOSUID, c"mode=0755"),
+    ("proc", "/proc", MountFlags::NOSUID, c""),
+    ("sysfs", "/sys", MountFlags::NOSUID, c""),
+    ("tmpfs", "/run", MountFlags::NOSUID, c"mode=0755"),
+];
+
+/// What a command expects besides.
+const FURTHER: [Mount; 4] = [
+    ("tmpfs", "/tmp", MountFlags::NOSUID, c"mode=1777"),
+    ("devpts", "/dev/pts", MountFlags::NOSUID, c"ptmxmode=0666"),
+    ("tmpfs", "/dev/shm", MountFlags::NOSUID, c"mode=1777"),
+    ("debugfs", "/sys/kernel/debug", MountFlags::NOSUID, c""),
+];
+
+fn mount(mounts: &[Mount]) -> Result<()> {
+    for &(kind, target, flags, options) in mounts {
+        // Some lie in file systems that were only just mounted; debugfs's own directory cannot be
+        // made, and is there when the kernel has debugfs.
         if let Err(error) = fs::create_dir_all(target) {
             eprintln!("lab init: {target}: {error}");
         }
@@ -88,7 +130,63 @@ fn prepare() -> Result<File> {
             Err(error) => bail!("cannot mount {kind} on {target}: {error}"),
         }
     }
-    open_port()
+    Ok(())
+}
+
+/// Waits until systemd has started all that it starts. Units that failed are worth a remark, but
+/// keep nobody from anything.
+fn wait_for_system(port: &mut File) -> Result<()> {
+    loop {
+        let state = output(&["systemctl", "is-system-running", "--wait"])?;
+        match state.trim() {
+            "running" => break,
+            "degraded" => {
+                let remark = format!("the system is degraded; {}", failed_units()?);
+                Frame::Remark(remark).write(port)?;
+                break;
+            }
+            // systemd does not listen yet.
+            "" | "offline" | "unknown" | "initializing" | "starting" => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            other => bail!(
+                "the system does not come up: it is in the state “{other}”; {}",
+                failed_units()?
+            ),
+        }
+    }
+    // Nothing in systemd waits until the modules of all devices are loaded.
+    output(&["udevadm", "settle"])?;
+    Ok(())
+}
+
+fn failed_units() -> Result<String> {
+    let list = output(&[
+        "systemctl",
+        "list-units",
+        "--failed",
+        "--plain",
+        "--no-legend",
+    ])?;
+    let names: Vec<_> = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    Ok(format!("units that failed: {}", names.join(", ")))
+}
+
+/// What a command writes to its standard output.
+fn output(command: &[&str]) -> Result<String> {
+    let (name, arguments) = command.split_first().context("the command is empty")?;
+    let output = Command::new(name)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .map_err(|error| explain(name, error))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn open_port() -> Result<File> {
@@ -115,16 +213,17 @@ fn open_port() -> Result<File> {
 }
 
 /// Runs the job, and returns how its command ended.
-fn run(port: &mut File) -> Result<End> {
-    let job = fs::read(wire::JOB).with_context(|| format!("cannot read {}", wire::JOB))?;
-    let job: Job = serde_json::from_slice(&job).context("the job is malformed")?;
+fn run(port: &mut File, job: &Job, wait: Option<fn(&mut File) -> Result<()>>) -> Result<End> {
     let kernel_log = open_kernel_log()?;
+    if let Some(wait) = wait {
+        wait(port)?;
+    }
     if job.load_module {
         load_module()?;
     }
     Frame::Started.write(port)?;
     let ended = event::eventfd(0, EventfdFlags::CLOEXEC)?;
-    let (child, outputs, terminal) = start(&job)?;
+    let (child, outputs, terminal) = start(job)?;
     let reaper = {
         let ended = ended.try_clone()?;
         thread::spawn(move || reap(child, &ended))

@@ -31,6 +31,8 @@ pub struct Job {
     pub command: Vec<String>,
     /// Whether to load [`MODULE`] first.
     pub load_module: bool,
+    /// Whether systemd is the first process of the guest. The command starts when the system is up.
+    pub systemd: bool,
     /// Whether the command gets a pseudo-terminal instead of pipes, and this size at first.
     pub terminal: Option<Size>,
 }
@@ -66,6 +68,8 @@ pub enum Frame {
     Stderr(Vec<u8>),
     /// One record of `/dev/kmsg`.
     Kernel(String),
+    /// What init has to say of the guest.
+    Remark(String),
     /// The command is done.
     Ended(End),
     /// Host to guest, after the end: look for memory that was leaked.
@@ -86,6 +90,7 @@ impl Frame {
             Self::Stdout(_) => b'o',
             Self::Stderr(_) => b'e',
             Self::Kernel(_) => b'k',
+            Self::Remark(_) => b'R',
             Self::Ended(_) => b'E',
             Self::FindLeaks => b'l',
             Self::Leaks(_) => b'L',
@@ -103,7 +108,9 @@ impl Frame {
         let payload = match self {
             Self::Started | Self::FindLeaks => Vec::new(),
             Self::Stdout(bytes) | Self::Stderr(bytes) | Self::Input(bytes) => bytes.clone(),
-            Self::Kernel(text) | Self::Leaks(text) => text.clone().into_bytes(),
+            Self::Kernel(text) | Self::Remark(text) | Self::Leaks(text) => {
+                text.clone().into_bytes()
+            }
             Self::Ended(end) => serde_json::to_vec(end)?,
             Self::Resized(size) => serde_json::to_vec(size)?,
         };
@@ -129,6 +136,7 @@ impl Frame {
             b'o' => Self::Stdout(payload.to_vec()),
             b'e' => Self::Stderr(payload.to_vec()),
             b'k' => Self::Kernel(text()),
+            b'R' => Self::Remark(text()),
             b'E' => Self::Ended(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
             b'l' => Self::FindLeaks,
             b'L' => Self::Leaks(text()),
@@ -187,6 +195,7 @@ mod tests {
             Frame::Stdout(b"one\ntwo".to_vec()),
             Frame::Stderr(vec![0xff, 0]),
             Frame::Kernel("6,1,2,-;text".into()),
+            Frame::Remark("a unit has failed".into()),
             Frame::Input(b"\x03".to_vec()),
             Frame::Resized(Size {
                 rows: 24,

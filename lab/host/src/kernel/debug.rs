@@ -159,6 +159,7 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
             module: built("sysgenid.ko").map_or(Module::BuiltIn, Module::InTree),
             vmgenid: built("vmgenid.ko").map_or(Vmgenid::Absent, Vmgenid::Module),
             image: products.join("bzImage"),
+            packaged: None,
         },
     })
 }

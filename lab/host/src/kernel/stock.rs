@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -54,7 +55,36 @@ pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
         image: directory.join("vmlinuz"),
         module: Module::External,
         vmgenid: Vmgenid::BuiltIn,
+        packaged: Some(offer.clone()),
     })
+}
+
+/// A root directory with all modules of the packaged kernel, for `modprobe --dirname`.
+pub fn modules(offer: &Offer) -> Result<PathBuf> {
+    let release = &offer.release;
+    cache::made(&format!("stock/{}-modules", offer.version), |directory| {
+        step::step(&format!("fetching the modules of kernel {release}"), || {
+            // Before the image was split into several packages, it had them.
+            let split = format!("linux-modules-{release}");
+            let whole = format!("linux-image-{release}");
+            let mut packages = offer.packages.iter();
+            let package = packages.find(|&name| *name == split).unwrap_or(&whole);
+            archive::unpack(offer, &[package.clone()], directory)?;
+            let lib = directory.join("lib");
+            if !lib.exists() {
+                symlink("usr/lib", lib)?;
+            }
+            depmod(directory, release)
+        })
+    })
+}
+
+/// Has depmod list the modules below a root directory.
+pub fn depmod(root: &Path, release: &str) -> Result<()> {
+    execute(
+        Command::new("depmod").arg("-b").arg(root).arg(release),
+        "depmod",
+    )
 }
 
 fn prepare(offer: &Offer, source: &Path, directory: &Path) -> Result<()> {
