@@ -28,7 +28,7 @@ clean:
 check-kdir:
 	@scripts/check-kdir.sh $(KDIR) $(RUSTC)
 
-# --- User space: the libraries and the command ---------------------------------
+# --- User space: the libraries, the command, and the units ---------------------
 
 .PHONY: userspace install
 
@@ -37,6 +37,7 @@ userspace:
 
 install:
 	+$(MAKE) -C userspace install
+	+$(MAKE) -C packaging install
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
@@ -77,7 +78,7 @@ help:
 	@echo ''
 	@echo 'User space (the libraries in Rust and C, and sysgenctl):'
 	@echo '  make userspace        build it'
-	@echo '  make install          install it below DESTDIR and PREFIX'
+	@echo '  make install          install it, with the udev rule and the units for systemd'
 	@echo ''
 	@echo '  DESTDIR=DIR           install for a package, below DIR'
 	@echo '  PREFIX=DIR            where programs and libraries go [/usr/local]'

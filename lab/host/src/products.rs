@@ -174,7 +174,7 @@ fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     Ok(output)
 }
 
-/// A directory in which `userspace/` is installed as a package would install it. It is this process's
+/// A directory in which everything is installed as a package would install it. It is this process's
 /// own, so that nobody changes what others are reading.
 pub fn installed() -> Result<PathBuf> {
     static INSTALLED: Mutex<Option<PathBuf>> = Mutex::new(None);
