@@ -12,6 +12,7 @@ mod in_tree;
 mod lab;
 mod library;
 mod source;
+mod system;
 mod window;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,7 @@ const CHECK: Lane = Lane {
         Check::stock("user space's documentation", build::documentation),
     ],
     in_guests: &[
+        Check::stock("a system that reacts by itself", system::reacts),
         Check::stock("selftests", guests::selftests),
         Check::stock(
             "loading, unloading, and other kernel code",

@@ -1,0 +1,522 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# A system that reacts to changes of its generation: the udev rule, the target, and how each
+# unit that comes along fails, under the real systemd and udev. Prints TAP.
+#
+# Then it prints READY, with all units enabled, and looks on for a while: in a clone, for what
+# has become new; in a machine that was resumed as it was, for nothing. It prints TAP
+# again, and for the host, which compares clones, lines "# name value".
+#
+# With arguments it runs the tests that they name, and nothing else.
+#
+# Wants to be root in a guest (lab clone --systemd) that has a network with a DHCP server:
+# it changes the machine's clock, keys and ID, and leaves units behind.
+
+set -u
+
+. "$(dirname "$0")/module.sh"
+
+DIR=/run/system_test
+HOOKS=/etc/sysgenid/changed.d
+UNITS="sysgenid-clock.service sysgenid-machine-id.service sysgenid-ssh-host-keys.service \
+sysgenid-dhcp.service sysgenid-hooks.service"
+
+generation()
+{
+	sed -n 's/^sysgenid-generation:\t//p' /proc/self/fdinfo/0 <$NODE
+}
+
+# That many changes, as fast as can be.
+changes()
+{
+	python3 -c '
+import fcntl, sys
+with open("/dev/sysgenid") as node:
+    for _ in range(int(sys.argv[1])):
+        fcntl.ioctl(node, 0xE403, 0)
+' "$1"
+}
+
+# Waits, for so many seconds, until a command succeeds. What it is waited for needs the processor
+# more: it is emulated, and each program that is run takes its time.
+wait_until()
+{
+	read -r now _ </proc/uptime
+	end=$((${now%.*} + $1))
+	shift
+	until "$@"; do
+		read -r now _ </proc/uptime
+		[ "${now%.*}" -lt $end ] || return 1
+		sleep 0.3
+	done
+}
+
+is_recorded()
+{
+	[ "$(tail -n 1 $DIR/runs)" = "$(generation)" ]
+}
+
+# No run goes on, and none is due.
+is_over()
+{
+	[ ! -e /run/sysgenid-changed ] &&
+		[ "$(systemctl is-active sysgenid-changed.service)" = inactive ]
+}
+
+# Waits until a run that began after the last change is over, or is held up at its end.
+served()
+{
+	wait_until 120 is_recorded ||
+		{ fail "generation $(generation), the last run saw $(tail -n 1 $DIR/runs)"; return; }
+	[ -e $DIR/hold ] || wait_until 120 is_over || fail "the run does not end"
+}
+
+runs()
+{
+	wc -l <$DIR/runs
+}
+
+change()
+{
+	changes "${1:-1}" && served
+}
+
+# What has been logged since the last call.
+take_journal()
+{
+	journalctl --sync
+	journal=$(journalctl --merge ${cursor:+--after-cursor="$cursor"} -n 300 --show-cursor -o cat)
+	cursor=$(echo "$journal" | sed -n 's/^-- cursor: //p')
+}
+
+logged()
+{
+	echo "$journal" | grep -qF -- "$1" || fail "the journal lacks: $1"
+}
+
+# The states of all units are these, in the order of $UNITS.
+check_states()
+{
+	# shellcheck disable=SC2086 # words
+	states=$(systemctl is-failed $UNITS | tr '\n' ' ')
+	[ "$states" = "$1 " ] || fail "the units are $states, expected $1"
+}
+
+# A unit that records each run, slowly, as the last one of it, and does not end while it is
+# held up; and one that has to be restarted.
+set_up()
+{
+	mkdir -p $DIR $HOOKS /etc/ssh/keys
+	echo none >$DIR/runs
+	cat >$DIR/record <<-EOT
+	#!/bin/sh
+	sed -n 's/^sysgenid-generation:\t//p' /proc/self/fdinfo/0 <$NODE >>$DIR/runs
+	sleep 0.3
+	while [ -e $DIR/hold ]; do sleep 0.1; done
+	EOT
+	cat >$DIR/restarted <<-EOT
+	#!/bin/sh
+	echo >>$DIR/starts
+	exec sleep infinity
+	EOT
+	chmod +x $DIR/record $DIR/restarted
+	cat >/etc/systemd/system/test-recorder.service <<-EOT
+	[Unit]
+	After=$UNITS
+	StartLimitIntervalSec=0
+	[Service]
+	Type=oneshot
+	ExecStart=$DIR/record
+	[Install]
+	WantedBy=sysgenid-changed.target
+	EOT
+	cat >/etc/systemd/system/test-restarted.service <<-EOT
+	[Unit]
+	PartOf=sysgenid-changed.target
+	StartLimitIntervalSec=0
+	[Service]
+	Type=exec
+	ExecStart=$DIR/restarted
+	EOT
+	systemctl --quiet enable test-recorder.service
+	systemctl start test-restarted.service
+}
+
+module_was_loaded_by_udev()
+{
+	is_loaded sysgenid || fail "the module is not loaded"
+}
+
+modes()
+{
+	seen=$(stat -c %a $NODE /dev/vmgenid | tr '\n' ' ')
+	[ "$seen" = "666 444 " ] || { fail "the modes are $seen"; return; }
+	size=$(setpriv --reuid 65534 --clear-groups dd if=/dev/vmgenid bs=16 count=1 2>/dev/null | wc -c)
+	[ "$size" -eq 16 ] || fail "nobody reads $size bytes"
+}
+
+units_and_rules_are_well_formed()
+{
+	said=$(systemd-analyze --man=no verify /usr/lib/systemd/system/sysgenid-* 2>&1)
+	status=$?
+	[ "$status $said" = "0 " ] || { fail "systemd-analyze: $said"; return; }
+	said=$(udevadm verify --no-summary /usr/lib/udev/rules.d/60-sysgenid.rules 2>&1) ||
+		fail "udevadm: $said"
+}
+
+# Neither at once nor by a first boot, which applies the presets.
+nothing_is_enabled()
+{
+	# shellcheck disable=SC2086 # words
+	systemctl --quiet --no-reload preset $UNITS || { fail "cannot apply the presets"; return; }
+	# shellcheck disable=SC2086 # words
+	states=$(systemctl is-enabled $UNITS | sort -u | tr '\n' ' ')
+	[ "$states" = "disabled " ] || fail "some units are $states"
+}
+
+each_change_is_served()
+{
+	id=$(cat /etc/machine-id)
+	for n in 1 2; do
+		before=$(runs)
+		starts=$(wc -l <$DIR/starts)
+		change || return
+		count=$(($(runs) - before))
+		[ $count -eq 1 ] || { fail "change $n: $count runs"; return; }
+		count=$(($(wc -l <$DIR/starts) - starts))
+		[ $count -eq 1 ] ||
+			{ fail "change $n: a unit that is part of the target was started $count times"; return; }
+	done
+	[ "$(cat /etc/machine-id)" = "$id" ] || fail "a unit ran that is not enabled"
+}
+
+# In a burst, and while runs are going on and systemd reads its units again.
+rapid_changes()
+{
+	before=$(runs)
+	change 50 || return
+	count=$(($(runs) - before))
+	[ $count -le 10 ] || { fail "$count runs for 50 changes at once"; return; }
+	changes 1
+	systemctl daemon-reload
+	changes 1
+	served || return
+	# The last one comes while a run goes on that has looked already.
+	touch $DIR/hold
+	change || return
+	changes 1
+	wait_until 60 test -e /run/sysgenid-changed || { fail "udev made no file"; return; }
+	rm $DIR/hold
+	served
+}
+
+another_uevent_is_no_change()
+{
+	wait_until 120 is_over || { fail "the run does not end"; return; }
+	before=$(runs)
+	udevadm trigger --settle --action=change /sys/class/misc/sysgenid
+	systemctl daemon-reload
+	sleep 2
+	[ "$(runs)" -eq "$before" ] || fail "$(($(runs) - before)) runs"
+}
+
+# --- All units at once ---
+
+add_hook()
+{
+	cat >$HOOKS/"$1" <<-EOT
+	#!/bin/sh
+	echo "$1 \$SYSGENID" >>$DIR/hooks
+	exit $2
+	EOT
+	chmod +x $HOOKS/"$1"
+}
+
+make_key()
+{
+	rm -f "$2" "$2.pub"
+	ssh-keygen -q -N '' -t "$1" -f "$2"
+}
+
+files_of_keys()
+{
+	cat /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/keys/ecdsa.pub | cut -d' ' -f1,2 | sort
+}
+
+served_keys()
+{
+	ssh-keyscan -q -t ed25519,ecdsa 127.0.0.1 2>/dev/null | cut -d' ' -f2,3 | sort
+}
+
+serves_its_files()
+{
+	[ "$(served_keys)" = "$(files_of_keys)" ]
+}
+
+# Writes a line for each DHCP message: its type, and the ID of the client.
+watch_dhcp()
+{
+	python3 -c '
+import socket
+ETH_P_ALL, ETH_P_IP, UDP = 3, 0x0800, 17
+# A socket for one protocol does not see what is sent.
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+while True:
+    packet, address = wire.recvfrom(65536)
+    header = (packet[0] & 15) * 4
+    if address[1] != ETH_P_IP or packet[9] != UDP:
+        continue
+    if int.from_bytes(packet[header + 2:header + 4]) not in (67, 68):
+        continue
+    dhcp = packet[header + 8:]
+    options, position = {}, 240
+    while position < len(dhcp) and dhcp[position] != 255:
+        length = dhcp[position + 1]
+        options[dhcp[position]] = dhcp[position + 2:position + 2 + length]
+        position += 2 + length
+    print(options[53][0], options.get(61, b"").hex(), flush=True)
+' >>$DIR/dhcp &
+}
+
+# The types of messages, by RFC 2132.
+DISCOVER=1
+REQUEST=3
+ACK=5
+RELEASE=7
+
+has_lease()
+{
+	grep -q "^$ACK " $DIR/dhcp
+}
+
+# The ID by which the server was asked for an address.
+client()
+{
+	sed -n "s/^[$DISCOVER$REQUEST] //p" $DIR/dhcp | tail -n 1
+}
+
+remember()
+{
+	old_generation=$(generation)
+	old_runs=$(runs)
+	old_id=$(cat /etc/machine-id)
+	old_keys=$(files_of_keys)
+	old_client=$(client)
+	old_daemon=$(wc -l <$DIR/time_daemon)
+	: >$DIR/dhcp
+	rm -f $DIR/hooks
+	take_journal
+}
+
+everything_is_set_up()
+{
+	add_hook 10-first 0
+	add_hook 20-fails 3
+	add_hook 30-last 0
+	add_hook 40-backup~ 0
+	add_hook 50-off 0
+	chmod -x $HOOKS/50-off
+
+	mkdir -p /var/lib/dbus /run/systemd/system /etc/systemd/network
+	cat /etc/machine-id >/var/lib/dbus/machine-id
+
+	cat >/etc/ssh/sshd_config.d/test.conf <<-EOT
+	HostKey /etc/ssh/ssh_host_ed25519_key
+	HostKey /etc/ssh/keys/ecdsa
+	HostKey /etc/ssh/keys/absent
+	EOT
+	make_key ed25519 /etc/ssh/ssh_host_ed25519_key
+	make_key ecdsa /etc/ssh/keys/ecdsa
+
+	cat >/etc/systemd/network/test.network <<-EOT
+	[Match]
+	Type=ether
+	[Network]
+	DHCP=ipv4
+	LinkLocalAddressing=no
+	IPv6AcceptRA=no
+	EOT
+	watch_dhcp
+
+	# In the place of a time daemon, of which only one thing is wanted.
+	cat >/run/systemd/system/chrony.service <<-EOT
+	[Service]
+	Type=exec
+	ExecStart=sh -c 'echo >>$DIR/time_daemon; exec sleep infinity'
+	EOT
+
+	# shellcheck disable=SC2086 # words
+	systemctl --quiet enable $UNITS
+	systemctl start chrony.service ssh.service systemd-networkd.service ||
+		{ fail "a service does not start"; return; }
+	wait_until 60 serves_its_files || { fail "sshd serves $(served_keys)"; return; }
+	wait_until 60 has_lease || fail "no DHCP server"
+}
+
+hour_behind()
+{
+	date -s "@$(($(date +%s) - 3600))" >/dev/null
+}
+
+# By how many seconds the clock is behind the real-time clock.
+behind()
+{
+	echo $(($(cat /sys/class/rtc/rtc0/since_epoch) - $(date +%s)))
+}
+
+check_hooks()
+{
+	seen=$(tr '\n' ' ' <$DIR/hooks)
+	[ "$seen" = "$1" ] || fail "hooks: $seen, expected $1"
+}
+
+# Where one key cannot be made, none takes its place. No unit keeps another one from running.
+failures_are_reported()
+{
+	mkdir -p /mnt/keys
+	mount -t tmpfs tmpfs /mnt/keys
+	make_key ed25519 /mnt/keys/last
+	mount -o remount,ro /mnt/keys
+	echo "HostKey /mnt/keys/last" >>/etc/ssh/sshd_config.d/test.conf
+	# As systemd leaves it where /etc cannot be written at boot.
+	cat /etc/machine-id >/run/machine-id
+	mount --bind /run/machine-id /etc/machine-id
+	mount -o remount,bind,ro /etc/machine-id
+	systemctl stop systemd-networkd.service systemd-networkd.socket
+	# Since the boot it may have gone wrong by more than the unit bears.
+	hwclock --hctosys
+	remember
+	change
+	status=$?
+	take_journal
+	seen=$(cat /etc/machine-id)
+	umount /etc/machine-id /mnt/keys
+	sed -i '$d' /etc/ssh/sshd_config.d/test.conf
+	[ $status -eq 0 ] || return
+	check_states "inactive inactive failed failed failed" || return
+	logged "Agrees with the real-time clock" || return
+	logged "systemd-networkd does not run here" || return
+	[ "$seen" != "$old_id" ] || { fail "the machine ID was not replaced in /run"; return; }
+	[ "$(files_of_keys)" = "$old_keys" ] || { fail "half of the keys are new"; return; }
+	left=$(find /etc/ssh -name '*.sysgenid*')
+	[ -z "$left" ] || { fail "left behind: $left"; return; }
+	serves_its_files || { fail "sshd serves $(served_keys)"; return; }
+	g=$(generation)
+	check_hooks "10-first $g 20-fails $g 30-last $g " || return
+	logged "$HOOKS/10-first: done" || return
+	logged "$HOOKS/20-fails: failed, exit status 3"
+}
+
+# --- After READY ---
+
+new_generation()
+{
+	[ "$(generation)" != "$old_generation" ]
+}
+
+all_units_did_their_work()
+{
+	check_states "inactive inactive inactive inactive inactive" || return
+	count=$(($(runs) - old_runs))
+	[ $count -eq 1 ] || fail "$count runs"
+}
+
+clock()
+{
+	off=$(behind)
+	[ "${off#-}" -le 2 ] || { fail "the clock is $off s behind the real-time clock"; return; }
+	logged "Stepped by 36" || return
+	[ "$(wc -l <$DIR/time_daemon)" -gt "$old_daemon" ] || fail "the time daemon was not restarted"
+}
+
+# The machine's ID has changed to another one, everywhere.
+machine_id()
+{
+	id=$(cat /etc/machine-id)
+	case $id in
+	"$old_id")	fail "it is still $id"; return ;;
+	*[!0-9a-f]*)	fail "it is $id"; return ;;
+	esac
+	[ ${#id} -eq 32 ] || { fail "it is $id"; return; }
+	[ "$(cat /var/lib/dbus/machine-id)" = "$id" ] || { fail "D-Bus has another one"; return; }
+	[ "$(stat -c %a /etc/machine-id)" = 444 ] || { fail "its mode has changed"; return; }
+	[ -d /run/log/journal/"$id" ] || fail "the journal is still the old machine's"
+}
+
+ssh_host_keys()
+{
+	for key in $(echo "$old_keys" | cut -d' ' -f2); do
+		! files_of_keys | grep -qF "$key" || { fail "a key is still the old one"; return; }
+	done
+	wait_until 60 serves_its_files || { fail "sshd serves $(served_keys)"; return; }
+	for key in /etc/ssh/ssh_host_ed25519_key /etc/ssh/keys/ecdsa; do
+		[ "$(ssh-keygen -y -f $key | cut -d' ' -f2)" = "$(cut -d' ' -f2 $key.pub)" ] ||
+			{ fail "$key.pub is another key's"; return; }
+		[ "$(stat -c '%a %U' $key)" = "600 root" ] || { fail "$key has another mode"; return; }
+	done
+}
+
+# A lease was asked for by another ID, and given; and the old one is still whoever's has it.
+dhcp()
+{
+	wait_until 60 has_lease || { fail "no lease; messages: $(cat $DIR/dhcp)"; return; }
+	case $(client) in
+	"" | "$old_client")	fail "asked by the old ID; messages: $(cat $DIR/dhcp)"; return ;;
+	esac
+	! grep -q "^$RELEASE " $DIR/dhcp || fail "the old lease was given back"
+}
+
+hooks()
+{
+	check_hooks "10-first $(generation) 30-last $(generation) "
+}
+
+nothing_ran()
+{
+	is_over || { fail "a run goes on"; return; }
+	[ "$(runs)" -eq "$old_runs" ] || { fail "the target was started"; return; }
+	[ "$(cat /etc/machine-id)" = "$old_id" ] || { fail "the machine ID is new"; return; }
+	[ "$(files_of_keys)" = "$old_keys" ] || { fail "the host keys are new"; return; }
+	[ ! -e $DIR/hooks ] || { fail "hooks ran"; return; }
+	[ "$(behind)" -gt 3000 ] || fail "the clock was set"
+}
+
+note_identity()
+{
+	echo "# machine-id $(cat /etc/machine-id)"
+	files_of_keys | sed 's/^/# host-key /'
+	echo "# client $(client)"
+}
+
+set_up
+
+if [ $# -gt 0 ]; then
+	run_tests "$@"
+	exit
+fi
+
+run_tests module_was_loaded_by_udev modes units_and_rules_are_well_formed nothing_is_enabled \
+	each_change_is_served rapid_changes another_uevent_is_no_change everything_is_set_up \
+	failures_are_reported
+status=$?
+
+rm $HOOKS/20-fails
+systemctl start systemd-networkd.service
+wait_until 60 has_lease
+note_identity
+remember
+# The machine stands still for an hour.
+hour_behind
+echo READY
+
+if wait_until 10 new_generation; then
+	served
+	take_journal
+	run_tests all_units_did_their_work clock machine_id ssh_host_keys dhcp hooks || status=1
+	note_identity
+	echo "# time $(date +%s)"
+else
+	run_tests nothing_ran || status=1
+fi
+[ $status -eq 0 ]
