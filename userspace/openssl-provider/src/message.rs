@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What an operator can read.
+//!
+//! A library has no place to write to: standard error is the program's, and an entry in OpenSSL's error
+//! queue would be taken for a failure of the program's next call. So the state is a part of the
+//! provider's name, which `openssl list -providers` shows, and standard error has it only for those
+//! who ask by the environment.
+
+use std::env;
+use std::ffi::CString;
+
+use sysgenid::Error;
+use sysgenid::IdPage;
+use sysgenid::SysGenId;
+
+/// Who sets this wants to read on standard error what the provider has to say.
+const ASKED: &str = "SYSGENID_OPENSSL_DEBUG";
+
+/// Writes a line to standard error, if that is wanted.
+pub(crate) fn tell(text: &str) {
+    if env::var_os(ASKED).is_some_and(|value| !value.is_empty()) {
+        eprintln!("sysgenid: OpenSSL provider: {text}");
+    }
+}
+
+/// What the provider does in this process, in one line.
+pub(crate) fn state(sysgenid: &Result<SysGenId, Error>) -> String {
+    const WITHOUT: &str = "the generation is looked at, but not the ID: a clone notices late";
+    match sysgenid {
+        Err(error) => format!("off, OpenSSL's plain generators: {error}"),
+        Ok(sysgenid) => match sysgenid.id_page() {
+            IdPage::Mapped => "on".into(),
+            IdPage::Absent => format!("on, {WITHOUT}: there is no {}", sysgenid::ID_NODE),
+            IdPage::Forbidden(error) | IdPage::Failed(error) => format!("on, {WITHOUT}: {error}"),
+            _ => format!("on, {WITHOUT}"),
+        },
+    }
+}
+
+/// The provider's name for people, with its state.
+pub(crate) fn name(state: &str) -> CString {
+    let text = format!("OpenSSL's CTR-DRBG, reseeded in clones ({state})");
+    // A path can have no NUL, but what is said of one is not in our hands.
+    CString::new(text.replace('\0', "?")).unwrap_or_default()
+}
