@@ -29,7 +29,7 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::OnceLock;
 
-use sysgenid::SysGenId;
+use sysgenid::Options;
 
 use crate::heed::Generator;
 use crate::heed::Heed;
@@ -357,7 +357,8 @@ unsafe extern "C" fn OSSL_provider_init(
 }
 
 fn init(handle: *const OSSL_CORE_HANDLE, core: Core) -> Option<NonNull<Provider>> {
-    let sysgenid = SysGenId::open();
+    // The program may close whatever it did not open.
+    let sysgenid = Options::new().without_descriptor().open();
     let state = message::state(&sysgenid);
     message::tell(&state);
     let provider = Box::new(Provider {
