@@ -33,17 +33,75 @@ pub(crate) trait Generator {
     fn reseed(&self, entropy: &[u8]) -> bool;
 }
 
+/// What was seen in one look, as numbers that are compared fast. Where there is no ID, its numbers are 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Look {
+    id: [u64; 2],
+    generation: u64,
+}
+
+impl Look {
+    #[inline]
+    fn at(sysgenid: &SysGenId) -> Self {
+        sysgenid.look().into()
+    }
+}
+
+impl From<Seen> for Look {
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the number is cut into its halves"
+    )]
+    fn from(seen: Seen) -> Self {
+        let id = seen
+            .id()
+            .map_or(0, |id| u128::from_ne_bytes(*id.as_bytes()));
+        Self {
+            id: [(id >> 64) as u64, id as u64],
+            generation: seen.generation().get().into(),
+        }
+    }
+}
+
 /// What a generator has been seeded for. Several threads may use it at once.
+///
+/// Its numbers are stored one by one, after the generator was reseeded. A thread that finds all of them
+/// equal to what it sees can have read some before, and some after they were stored. But those that
+/// differ from what was there before have then been stored, and so the generator has been reseeded.
 #[derive(Debug)]
-pub(crate) struct Known(
-    /// The number of an entry of [`Heed::history`].
-    AtomicUsize,
-);
+pub(crate) struct Known {
+    id: [AtomicU64; 2],
+    generation: AtomicU64,
+    /// The number of the entry of [`Heed::history`] with what was seen.
+    entry: AtomicUsize,
+}
 
 impl Known {
-    /// Of a generator that was not seeded yet.
+    /// Of a generator that was not seeded yet. No generation has so great a number.
     pub(crate) const fn nothing() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
+        Self {
+            id: [const { AtomicU64::new(0) }; 2],
+            generation: AtomicU64::new(u64::MAX),
+            entry: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    #[inline]
+    fn is(&self, look: Look) -> bool {
+        let [first, second] = &self.id;
+        self.generation.load(Ordering::Acquire) == look.generation
+            && first.load(Ordering::Acquire) == look.id[0]
+            && second.load(Ordering::Acquire) == look.id[1]
+    }
+
+    fn set(&self, entry: usize, seen: Seen) {
+        let look = Look::from(seen);
+        self.entry.store(entry, Ordering::Release);
+        for (place, number) in self.id.iter().zip(look.id) {
+            place.store(number, Ordering::Release);
+        }
+        self.generation.store(look.generation, Ordering::Release);
     }
 }
 
@@ -52,7 +110,7 @@ impl Known {
 pub(crate) struct Heed {
     /// Without a device there is nothing to look at, and the generators are OpenSSL's plain ones.
     sysgenid: Option<SysGenId>,
-    /// What the generators were seeded for, oldest first. It grows by some bytes with each change that
+    /// What the generators were seeded for, oldest first. It grows by 32 bytes with each change that
     /// comes between two draws; an entry is never removed, so that it can be read without a lock.
     history: boxcar::Vec<Fresh>,
     /// How often a generator was reseeded because of a change.
@@ -99,16 +157,16 @@ impl Heed {
             return instantiate();
         };
         // Before that: this process may have been started in a clone whose kernel does not yet know.
-        let first = match self.history.get(0) {
+        let entry = match self.history.get(0) {
             Some(_) => 0,
             None => self.remember(sysgenid.fresh()),
         };
         let instantiated = instantiate();
-        known.0.store(first, Ordering::Release);
-        if let Some(fresh) = self.history.get(first).filter(|it| !it.is_confirmed()) {
-            if instantiated {
+        if let Some(fresh) = self.history.get(entry) {
+            if instantiated && !fresh.is_confirmed() {
                 reseed(generator, fresh);
             }
+            known.set(entry, fresh.seen());
         }
         instantiated
     }
@@ -128,15 +186,32 @@ impl Heed {
         let Some(sysgenid) = &self.sysgenid else {
             return draw();
         };
-        for _ in 0..ATTEMPTS {
-            // Kept until the second look: another thread may reseed the same generator meanwhile, but
-            // not what is drawn here.
-            let seen = match self.seen(known) {
-                Some(seen) if seen == sysgenid.look() => seen,
-                _ => self.renew(sysgenid, known, generator),
-            };
+        let before = Look::at(sysgenid);
+        if known.is(before) {
             let drawn = draw();
-            if sysgenid.look() == seen {
+            // With what was seen before, and not with what is known now: another thread may have
+            // reseeded the generator meanwhile, but not what was drawn here.
+            if Look::at(sysgenid) == before {
+                return drawn;
+            }
+            discard(drawn);
+        }
+        self.draw_anew(sysgenid, known, generator, draw, discard)
+    }
+
+    #[cold]
+    fn draw_anew<T>(
+        &self,
+        sysgenid: &SysGenId,
+        known: &Known,
+        generator: &impl Generator,
+        draw: impl Fn() -> T,
+        discard: impl Fn(T),
+    ) -> T {
+        for _ in 1..ATTEMPTS {
+            let before = self.renew(sysgenid, known, generator);
+            let drawn = draw();
+            if Look::at(sysgenid) == before {
                 return drawn;
             }
             discard(drawn);
@@ -145,44 +220,36 @@ impl Heed {
         draw()
     }
 
-    #[inline]
-    fn seen(&self, known: &Known) -> Option<Seen> {
-        self.history
-            .get(known.0.load(Ordering::Acquire))
-            .map(Fresh::seen)
-    }
-
     /// Waits until the kernel has been reseeded, and reseeds the generator from it. Returns what was
     /// seen then.
-    #[cold]
-    fn renew(&self, sysgenid: &SysGenId, known: &Known, generator: &impl Generator) -> Seen {
+    fn renew(&self, sysgenid: &SysGenId, known: &Known, generator: &impl Generator) -> Look {
         let renewed = catch_unwind(AssertUnwindSafe(|| {
-            let number = self.settled(sysgenid, known);
-            let fresh = self.history.get(number)?;
+            let entry = self.settled(sysgenid, known);
+            let fresh = self.history.get(entry)?;
             // A generator that has failed is started anew by the next attempt.
-            let reseeded = reseed(generator, fresh) || reseed(generator, fresh);
-            if reseeded {
+            if reseed(generator, fresh) || reseed(generator, fresh) {
                 self.reseeds.fetch_add(1, Ordering::Relaxed);
             }
-            known.0.store(number, Ordering::Release);
-            Some(fresh.seen())
+            known.set(entry, fresh.seen());
+            Some(Look::from(fresh.seen()))
         }));
         renewed.ok().flatten().unwrap_or_else(|| {
             // A mistake in what this is built of must not end somebody's program: what OpenSSL
             // itself can do is left.
             generator.reseed(&[]);
-            sysgenid.look()
+            Look::at(sysgenid)
         })
     }
 
-    /// The number of what is seen now, once the kernel was reseeded for it.
+    /// The entry with what is seen now, once the kernel was reseeded for it.
     fn settled(&self, sysgenid: &SysGenId, known: &Known) -> usize {
         let newest = self.history.count().checked_sub(1);
-        let newest = newest.and_then(|number| Some((number, self.history.get(number)?)));
-        match (newest, self.seen(known)) {
+        let newest = newest.and_then(|entry| Some((entry, self.history.get(entry)?)));
+        let known = self.history.get(known.entry.load(Ordering::Acquire));
+        match (newest, known) {
             // Another generator has waited for it already.
-            (Some((number, fresh)), _) if fresh.seen() == sysgenid.look() => number,
-            (_, Some(seen)) => self.remember(sysgenid.settle(seen)),
+            (Some((entry, fresh)), _) if fresh.seen() == sysgenid.look() => entry,
+            (_, Some(known)) => self.remember(sysgenid.settle(known.seen())),
             (_, None) => self.remember(sysgenid.fresh()),
         }
     }
