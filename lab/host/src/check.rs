@@ -11,6 +11,7 @@ mod guests;
 mod in_tree;
 mod lab;
 mod library;
+mod openssl;
 mod source;
 mod system;
 mod window;
@@ -131,6 +132,11 @@ const CHECK: Lane = Lane {
         Check::stock("the window, several", window::several_processors),
         Check::stock("the window, control", window::control),
         Check::stock("the window, our part", window::own_part),
+        Check::stock("OpenSSL's provider in clones", openssl::clones),
+        Check::stock("OpenSSL in clones, control", openssl::control),
+        Check::stock("OpenSSL's provider", openssl::provider),
+        Check::stock("nginx in clones", openssl::nginx),
+        Check::stock("OpenSSL's provider, cost", openssl::cost),
         Check::stock("demo", lab::demo),
         Check::stock("the C library", c_library::check),
         Check::stock("where /dev/vmgenid is", guests::id_nodes),

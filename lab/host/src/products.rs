@@ -159,6 +159,12 @@ pub fn bench() -> Result<PathBuf> {
     made("bench", "bench", &[]).context("cannot build the programs that measure")
 }
 
+/// The directory with the tests of OpenSSL's provider, linked with Debian's OpenSSL.
+pub fn openssl_tests() -> Result<PathBuf> {
+    made("userspace/openssl-provider/tests", "openssl-tests", &[])
+        .context("cannot build the tests of OpenSSL's provider")
+}
+
 /// Runs make in a directory of the checkout, with a directory of its own for what it makes.
 fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let _lock = cache::lock(name)?;

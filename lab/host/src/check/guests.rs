@@ -164,7 +164,7 @@ pub struct Said {
 }
 
 impl Said {
-    fn new(status: u8, kept: Kept) -> Self {
+    pub fn new(status: u8, kept: Kept) -> Self {
         Self {
             status,
             remarks: kept.remarks,

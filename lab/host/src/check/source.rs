@@ -91,12 +91,12 @@ pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
     let result = execute(&mut shellcheck, "shellcheck");
     tests.push(Test::from_result("shellcheck", result));
 
-    // What would go into a kernel tree. The demo and the bench are C11 for user space.
+    // What would go into a kernel tree. The others are C11 for user space.
     let code: Vec<_> = files()?
         .into_iter()
         .filter(|path| path.extension().is_some_and(|e| e == "c" || e == "h"))
         .filter(|path| {
-            let outside = ["demo", "bench"];
+            let outside = ["demo", "bench", "userspace"];
             !outside.iter().any(|part| path.starts_with(source(part)))
         })
         .collect();

@@ -37,7 +37,7 @@ enum Stage {
 
 /// Where a thread was frozen.
 #[derive(Clone, Copy, Debug)]
-struct Frozen {
+pub struct Frozen {
     turn: u64,
     stage: Stage,
 }
@@ -57,6 +57,11 @@ impl Frozen {
         })
     }
 
+    /// The turn in which it was.
+    pub fn turn(self) -> u64 {
+        self.turn
+    }
+
     /// Whether the first look of that turn came after the resume: yes, no, or nobody knows.
     fn looked_after(self, turn: u64) -> Option<bool> {
         if turn == self.turn && self.stage == Stage::Begun {
@@ -73,10 +78,10 @@ impl Frozen {
 }
 
 /// What left the threads of one clone, by thread and turn.
-type Draws<'a> = BTreeMap<(usize, u64), &'a str>;
+pub type Draws<'a> = BTreeMap<(usize, u64), &'a str>;
 
 /// Reads what the clone said.
-fn draws(output: &str) -> Result<Draws<'_>> {
+pub fn draws(output: &str) -> Result<Draws<'_>> {
     let mut draws = Draws::new();
     for line in noted(output, "draws") {
         let mut words = line.split(' ');
@@ -209,7 +214,7 @@ impl Scene {
 }
 
 /// Where the threads of a saved machine were frozen.
-fn frozen(saved: &Saved<'_>, output: &str) -> Result<Vec<Frozen>> {
+pub fn frozen(saved: &Saved<'_>, output: &str) -> Result<Vec<Frozen>> {
     let turns = noted(output, "turns");
     let place = turns.first().and_then(|line| line.split_once(' '));
     let (address, threads) = place.context("the program does not say where it counts")?;

@@ -1,0 +1,97 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# The provider's tests in a guest, besides those in clones: its own, those with strace,
+# and what OpenSSL's programs say and do with it.
+
+CONF=/etc/ssl/sysgenid.cnf
+MODULE=/usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so
+export OPENSSL_CONF=$CONF
+
+number=0
+result() {
+	number=$((number + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $number $2"
+	else
+		sed 's/^/# /' /tmp/out /tmp/err
+		echo "not ok $number $2"
+	fi
+}
+
+# Succeeds if the command does, says nothing on standard error, and this on standard output.
+says() {
+	name=$1 text=$2
+	shift 2
+	"$@" >/tmp/out 2>/tmp/err && ! [ -s /tmp/err ] && grep -qF -e "$text" /tmp/out
+	result $? "$name"
+}
+
+# Succeeds if the command does, whatever it says.
+works() {
+	name=$1
+	shift
+	"$@" >/tmp/out 2>/tmp/err
+	result $? "$name"
+}
+
+# The state of the provider is the expected one, and there are random bytes; as that user.
+state() {
+	name=$1 user=$2 text=$3
+	says "$name" "$text" chroot --userspec="$user" / openssl list -providers
+	says "${name}_and_draws" '' chroot --userspec="$user" / openssl rand -hex 16
+}
+
+echo '### provider'
+/openssl_provider_test
+
+echo '### trace'
+strace -f -o /tmp/trace /openssl_provider_test --draws && cat /tmp/trace
+echo '### trace without the provider'
+OPENSSL_CONF='' strace -f -o /tmp/trace /openssl_provider_test --draws && cat /tmp/trace
+echo '### trace with a change'
+strace -f -o /tmp/trace /openssl_provider_test --draws change && cat /tmp/trace
+
+echo '### programs'
+echo 'TAP version 13'
+ip link set lo up
+says all_generators_are_ours 'private:
+  CTR-DRBG @ sysgenid' openssl list -random-instances
+says default_provider_is_active 'OpenSSL Default Provider' openssl list -providers
+works rand openssl rand -out /tmp/random 1000000
+works speed openssl speed -seconds 1 -bytes 64 rand
+works genpkey_rsa openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out /tmp/rsa.pem
+works genpkey_ec openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /tmp/ec.pem
+works genpkey_ml_kem openssl genpkey -algorithm ML-KEM-768 -out /tmp/kem.pem
+works certificate openssl req -x509 -key /tmp/ec.pem -subj /CN=localhost -out /tmp/ec.crt
+openssl s_server -accept 127.0.0.1:4433 -cert /tmp/ec.crt -key /tmp/ec.pem -www >/tmp/server 2>&1 &
+server=$!
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+	grep -q ACCEPT /tmp/server && break
+	sleep 1
+done
+# shellcheck disable=SC2016 # the inner shell's
+works s_client_and_s_server sh -c \
+	'echo | openssl s_client -connect 127.0.0.1:4433 -CAfile /tmp/ec.crt -verify_return_error'
+kill "$server"
+
+state on root '(on)'
+chmod 0400 /dev/vmgenid
+state without_the_id nobody 'a clone notices late: /dev/vmgenid may not be opened'
+chmod 0600 /dev/sysgenid
+state forbidden nobody "off, OpenSSL's plain generators: /dev/sysgenid may not be opened"
+mv /dev/sysgenid /dev/elsewhere
+state without_a_device root "off, OpenSSL's plain generators: there is no /dev/sysgenid"
+says status_without_a_device 'status: inactive' openssl list -providers
+SYSGENID_OPENSSL_DEBUG=1 openssl rand -hex 16 >/tmp/out 2>/tmp/err
+[ "$(grep -c 'there is no /dev/sysgenid' /tmp/err)" = 1 ] && [ "$(wc -l </tmp/err)" = 1 ]
+result $? told_once_to_those_who_ask
+mv /dev/elsewhere /dev/sysgenid
+mv /etc/ssl/openssl.cnf /tmp
+state without_the_systems_configuration root '(on)'
+mv /tmp/openssl.cnf /etc/ssl
+mv "$MODULE" /tmp
+says without_the_module 'OpenSSL Default Provider' openssl list -providers
+says without_the_module_and_draws '' openssl rand -hex 16
+mv /tmp/sysgenid.so "$MODULE"
+echo "1..$number"
