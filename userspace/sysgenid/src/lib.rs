@@ -81,6 +81,9 @@ pub use crate::sysgenid::IdPage;
 pub use crate::sysgenid::Options;
 pub use crate::sysgenid::Seen;
 pub use crate::sysgenid::SysGenId;
+#[cfg(any(test, feature = "stand-in"))]
+#[doc(hidden)]
+pub use crate::sysgenid::stand_in;
 #[cfg(feature = "tokio")]
 pub use crate::tokio::AsyncWatcher;
 pub use crate::watcher::Watcher;

@@ -544,26 +544,40 @@ fn sleep(watcher: Option<&Watcher>, generation: Generation, length: Duration) {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod stand_in {
+#[cfg(any(test, feature = "stand-in"))]
+#[doc(hidden)]
+pub mod stand_in {
     //! Files instead of the device, for what can be tested without it.
 
     use std::fs::File;
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::FileExt as _;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::*;
+    use super::IdPage;
+    use super::Inner;
+    use super::SysGenId;
+    use super::sys;
 
     /// The offset that QEMU uses.
     const OFFSET: u64 = 40;
 
-    pub(crate) struct StandIn {
+    #[derive(Debug)]
+    pub struct StandIn {
         generation: File,
         id: File,
     }
 
+    impl Default for StandIn {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+
     impl StandIn {
-        pub(crate) fn new() -> Self {
+        #[must_use]
+        pub fn new() -> Self {
             let file = || {
                 let file = tempfile::tempfile().expect("a temporary file");
                 file.set_len(rustix::param::page_size() as u64)
@@ -576,19 +590,20 @@ pub(crate) mod stand_in {
             }
         }
 
-        pub(crate) fn set_generation(&self, generation: u32) {
+        pub fn set_generation(&self, generation: u32) {
             self.generation
                 .write_all_at(&generation.to_ne_bytes(), 0)
                 .expect("the file is there");
         }
 
-        pub(crate) fn set_id(&self, id: u8) {
+        pub fn set_id(&self, id: u8) {
             self.id
                 .write_all_at(&[id; 16], OFFSET)
                 .expect("the file is there");
         }
 
-        pub(crate) fn open(&self, limit: Duration) -> SysGenId {
+        #[must_use]
+        pub fn open(&self, limit: Duration) -> SysGenId {
             let page = sys::GenerationPage::map(self.generation.as_fd()).expect("a mapping");
             let id = sys::IdPage::map(self.id.as_fd(), 40).expect("a mapping");
             SysGenId(Arc::new(Inner {
