@@ -115,8 +115,10 @@ pub(crate) struct Heed {
     history: boxcar::Vec<Fresh>,
     /// How often a generator was reseeded because of a change.
     reseeds: AtomicU64,
-    /// How often the kernel did not say in time that it was reseeded.
+    /// For how many new IDs the kernel did not say in time that it was reseeded.
     unconfirmed: AtomicU64,
+    /// The last one of those, folded; 0 while there is none.
+    unconfirmed_id: AtomicU64,
 }
 
 impl Heed {
@@ -126,6 +128,7 @@ impl Heed {
             history: boxcar::Vec::new(),
             reseeds: AtomicU64::new(0),
             unconfirmed: AtomicU64::new(0),
+            unconfirmed_id: AtomicU64::new(0),
         }
     }
 
@@ -255,7 +258,10 @@ impl Heed {
     }
 
     fn remember(&self, fresh: Fresh) -> usize {
-        if !fresh.is_confirmed() {
+        let [first, second] = Look::from(fresh.seen()).id;
+        let id = first.wrapping_add(second);
+        // Several threads can have waited for the same, all in vain.
+        if !fresh.is_confirmed() && self.unconfirmed_id.swap(id, Ordering::Relaxed) != id {
             self.unconfirmed.fetch_add(1, Ordering::Relaxed);
             crate::message::tell(
                 "the hypervisor has given this machine a new ID, and the kernel does not say that it \
@@ -276,5 +282,406 @@ fn reseed(generator: &impl Generator, fresh: &Fresh) -> bool {
         Ok(()) => generator.reseed(&entropy),
         // A sandbox forbids the system call. OpenSSL's own source knows other ways.
         Err(_) => generator.reseed(&[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::cell::RefCell;
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+    use std::time::Duration;
+    use std::time::Instant;
+
+    use sysgenid::stand_in::StandIn;
+
+    use super::*;
+
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// What is told by a test that this names goes to standard error.
+    const CHILD: &str = "SYSGENID_TEST_CHILD";
+
+    /// A generator that remembers what it was reseeded with.
+    struct Recorder {
+        length: RangeInclusive<usize>,
+        reseeds: RefCell<Vec<Vec<u8>>>,
+        /// How often it still fails to be reseeded.
+        failures: Cell<u32>,
+        /// Whether it panics when it is given bytes.
+        panics: bool,
+    }
+
+    impl Recorder {
+        fn new() -> Self {
+            Self {
+                length: 0..=usize::MAX,
+                reseeds: RefCell::default(),
+                failures: Cell::new(0),
+                panics: false,
+            }
+        }
+
+        /// How many bytes there were in each reseed.
+        fn lengths(&self) -> Vec<usize> {
+            self.reseeds.borrow().iter().map(Vec::len).collect()
+        }
+
+        fn count(&self) -> usize {
+            self.reseeds.borrow().len()
+        }
+    }
+
+    impl Generator for Recorder {
+        fn entropy_length(&self) -> RangeInclusive<usize> {
+            self.length.clone()
+        }
+
+        fn reseed(&self, entropy: &[u8]) -> bool {
+            assert!(!self.panics || entropy.is_empty(), "it was told to");
+            self.reseeds.borrow_mut().push(entropy.to_vec());
+            let failures = self.failures.get();
+            self.failures.set(failures.saturating_sub(1));
+            failures == 0
+        }
+    }
+
+    /// A device, and a library context that looks at it.
+    fn heed(limit: Duration) -> (StandIn, Heed) {
+        let device = StandIn::new();
+        let heed = Heed::new(Some(device.open(limit)));
+        (device, heed)
+    }
+
+    /// A generator that is seeded for what is seen first.
+    fn seeded(heed: &Heed) -> (Known, Recorder) {
+        let (known, generator) = (Known::nothing(), Recorder::new());
+        assert!(heed.seed(&known, &generator, || true));
+        assert_eq!(generator.count(), 0);
+        (known, generator)
+    }
+
+    /// Draws, and says how often that took `draw`.
+    fn draws(heed: &Heed, known: &Known, generator: &Recorder, draw: impl Fn()) -> u32 {
+        let count = Cell::new(0);
+        let counted = || {
+            count.set(count.get() + 1);
+            draw();
+        };
+        heed.draw(known, generator, counted, drop);
+        count.get()
+    }
+
+    #[test]
+    fn without_a_device_nothing_is_done() {
+        let heed = Heed::new(None);
+        let (known, generator) = seeded(&heed);
+        assert!(!heed.is_on());
+        assert_eq!(draws(&heed, &known, &generator, || {}), 1);
+        assert_eq!(generator.count(), 0);
+    }
+
+    #[test]
+    fn a_generator_that_cannot_be_seeded_says_so() {
+        let (_, heed) = heed(LONG);
+        assert!(heed.is_on());
+        assert!(!heed.seed(&Known::nothing(), &Recorder::new(), || false));
+    }
+
+    #[test]
+    fn no_change_no_reseed() {
+        let (_device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        for _ in 0..3 {
+            assert_eq!(draws(&heed, &known, &generator, || {}), 1);
+        }
+        assert_eq!((generator.count(), heed.reseeds()), (0, 0));
+    }
+
+    #[test]
+    fn a_change_is_one_reseed_and_comes_before_the_draw() {
+        let (device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        for generation in 1..4 {
+            device.set_generation(generation);
+            for _ in 0..3 {
+                let count = draws(&heed, &known, &generator, || {
+                    assert_eq!(generator.lengths(), vec![48; generation as usize]);
+                });
+                assert_eq!(count, 1);
+            }
+            assert_eq!(heed.reseeds(), generation.into());
+        }
+        let reseeds = generator.reseeds.borrow();
+        assert!(reseeds[0] != reseeds[1] && reseeds[1] != reseeds[2]);
+        assert!(!reseeds.contains(&vec![0; 48]));
+        assert_eq!(heed.unconfirmed(), 0);
+    }
+
+    #[test]
+    fn each_generator_is_reseeded() {
+        let (device, heed) = heed(LONG);
+        let generators = [(); 3].map(|()| seeded(&heed));
+        device.set_generation(1);
+        for (known, generator) in &generators {
+            draws(&heed, known, generator, || {});
+            assert_eq!(generator.count(), 1);
+        }
+    }
+
+    /// What it is seeded from may have been made before the change.
+    #[test]
+    fn a_generator_that_comes_after_a_change_is_reseeded() {
+        let (device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        device.set_generation(1);
+        draws(&heed, &known, &generator, || {});
+        let (known, generator) = seeded(&heed);
+        draws(&heed, &known, &generator, || {
+            assert_eq!(generator.count(), 1);
+        });
+    }
+
+    /// The process was started in a clone whose kernel does not know that it is one.
+    #[test]
+    fn a_generator_that_is_seeded_by_a_silent_kernel_is_reseeded() {
+        let (device, heed) = heed(LONG);
+        heed.remember(Fresh::new(device.open(LONG).look(), false));
+        let (known, generator) = (Known::nothing(), Recorder::new());
+        assert!(heed.seed(&known, &generator, || true));
+        assert_eq!(generator.lengths(), [48]);
+    }
+
+    #[test]
+    fn a_reseed_is_as_long_as_the_generator_can_take() {
+        for (length, expected) in [(64..=99, 64), (1..=32, 32), (48..=48, 48)] {
+            let (device, heed) = heed(LONG);
+            let (known, mut generator) = seeded(&heed);
+            generator.length = length;
+            device.set_generation(1);
+            draws(&heed, &known, &generator, || {});
+            assert_eq!(generator.lengths(), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_was_drawn_during_a_change_does_not_leave() {
+        let (device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        let number = Cell::new(0);
+        let draw = || {
+            number.set(number.get() + 1);
+            match number.get() {
+                // Cloned, and the kernel was quick.
+                1 => {
+                    device.set_id(1);
+                    device.set_generation(1);
+                }
+                // Once more, now that it has been reseeded.
+                2 => device.set_generation(2),
+                _ => {}
+            }
+            (number.get(), generator.count())
+        };
+        let discarded = RefCell::new(Vec::new());
+        let discard = |drawn| discarded.borrow_mut().push(drawn);
+        assert_eq!(heed.draw(&known, &generator, draw, discard), (3, 2));
+        assert_eq!(*discarded.borrow(), [(1, 0), (2, 1)]);
+    }
+
+    #[test]
+    fn bytes_leave_in_the_end() {
+        let (device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        let generation = Cell::new(0);
+        let count = draws(&heed, &known, &generator, || {
+            // Each is from a generator that was reseeded since the change before.
+            assert_eq!(generator.count(), generation.get() as usize);
+            generation.set(generation.get() + 1);
+            device.set_generation(generation.get());
+        });
+        assert_eq!(count, ATTEMPTS + 1);
+    }
+
+    #[test]
+    fn a_clone_waits_for_the_kernel() {
+        let (device, heed) = heed(LONG);
+        let (known, generator) = seeded(&heed);
+        device.set_id(1);
+        let heard = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(SHORT);
+                heard.store(true, Ordering::SeqCst);
+                device.set_generation(1);
+            });
+            draws(&heed, &known, &generator, || {
+                assert!(heard.load(Ordering::SeqCst), "the kernel was not reseeded");
+                assert_eq!(generator.count(), 1);
+            });
+        });
+        assert_eq!(heed.unconfirmed(), 0);
+    }
+
+    #[test]
+    fn each_number_of_a_look_counts() {
+        let looks = [([1, 0], 0), ([0, 1], 0), ([0, 0], 1)];
+        let (_device, heed) = heed(LONG);
+        let (known, _) = seeded(&heed);
+        let zero = Look {
+            id: [0, 0],
+            generation: 0,
+        };
+        assert!(known.is(zero));
+        assert!(!Known::nothing().is(zero));
+        for (id, generation) in looks {
+            assert!(!known.is(Look { id, generation }), "{id:?} {generation}");
+        }
+    }
+
+    #[test]
+    fn a_generator_that_failed_is_given_a_second_chance() {
+        for (failures, tries, reseeds) in [(1, 2, 1), (2, 2, 0)] {
+            let (device, heed) = heed(LONG);
+            let (known, generator) = seeded(&heed);
+            generator.failures.set(failures);
+            device.set_generation(1);
+            // Whether it can be drawn from is for the generator to say.
+            assert_eq!(draws(&heed, &known, &generator, || {}), 1);
+            assert_eq!(generator.count(), tries);
+            assert_eq!(heed.reseeds(), reseeds);
+        }
+    }
+
+    #[test]
+    fn a_mistake_of_ours_ends_no_program() {
+        let (device, heed) = heed(LONG);
+        let (known, mut generator) = seeded(&heed);
+        generator.panics = true;
+        device.set_generation(1);
+        assert_eq!(draws(&heed, &known, &generator, || {}), 1);
+        // From its own source, at least.
+        assert_eq!(generator.lengths(), [0]);
+    }
+
+    #[test]
+    fn a_silent_kernel_stops_nobody() {
+        let (device, heed) = heed(SHORT);
+        let generators = [(); 2].map(|()| seeded(&heed));
+        device.set_id(1);
+        let start = Instant::now();
+        for (known, generator) in &generators {
+            draws(&heed, known, generator, || {
+                // With the new ID and what else Fresh::fill() puts in.
+                assert_eq!(generator.lengths(), [48]);
+            });
+        }
+        assert!(start.elapsed() >= SHORT);
+        // It was waited for once, and not by each of them.
+        assert_eq!(heed.history.count(), 2);
+        assert_eq!((heed.unconfirmed(), heed.reseeds()), (1, 2));
+        let (known, generator) = &generators[0];
+        draws(&heed, known, generator, || {});
+        assert_eq!((heed.history.count(), generator.count()), (2, 1));
+
+        // Late, but the kernel has something to say: now its bytes are good.
+        device.set_generation(1);
+        for (known, generator) in &generators {
+            draws(&heed, known, generator, || assert_eq!(generator.count(), 2));
+        }
+        assert_eq!((heed.unconfirmed(), heed.reseeds()), (1, 4));
+
+        device.set_id(2);
+        draws(&heed, known, generator, || assert_eq!(generator.count(), 3));
+        assert_eq!(heed.unconfirmed(), 2);
+    }
+
+    /// Starts the test of that name again, to be told everything. Returns what was told.
+    fn told(test: &str) -> Vec<String> {
+        let program = std::env::current_exe().expect("this program has a path");
+        let output = Command::new(program)
+            .args(["--exact", &format!("heed::tests::{test}"), "--nocapture"])
+            .env(CHILD, test)
+            .env("SYSGENID_OPENSSL_DEBUG", "1")
+            .output()
+            .expect("this program can be started");
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = lines.lines().filter(|line| line.starts_with("sysgenid: "));
+        lines.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_silent_kernel_is_told_of_once() {
+        const TEST: &str = "a_silent_kernel_is_told_of_once";
+        if std::env::var_os(CHILD).is_none_or(|test| test != TEST) {
+            let lines = told(TEST);
+            assert_eq!(lines.len(), 2, "{lines:?}");
+            for line in lines {
+                assert!(line.contains("does not say that it was reseeded"), "{line}");
+            }
+            return;
+        }
+        let (device, heed) = heed(SHORT);
+        seeded(&heed);
+        for id in [1, 2] {
+            device.set_id(id);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        // As of before the change.
+                        let (known, generator) = seeded(&heed);
+                        draws(&heed, &known, &generator, || {});
+                    });
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn threads_never_draw_from_what_is_older_than_their_draw() {
+        /// The generation that it was last reseeded in.
+        struct Shared<'a>(AtomicU32, &'a SysGenId);
+
+        impl Generator for Shared<'_> {
+            fn entropy_length(&self) -> RangeInclusive<usize> {
+                0..=48
+            }
+
+            fn reseed(&self, _: &[u8]) -> bool {
+                self.0
+                    .fetch_max(self.1.generation().get(), Ordering::SeqCst);
+                true
+            }
+        }
+
+        const LAST: u32 = 2000;
+        let (device, heed) = heed(LONG);
+        let sysgenid = device.open(LONG);
+        let known = Known::nothing();
+        let generator = Shared(AtomicU32::new(0), &sysgenid);
+        assert!(heed.seed(&known, &generator, || true));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut before = 0;
+                    while before < LAST {
+                        before = sysgenid.generation().get();
+                        let draw = || generator.0.load(Ordering::SeqCst);
+                        let drawn = heed.draw(&known, &generator, draw, drop);
+                        assert!(drawn >= before, "{drawn}, drawn after {before}");
+                    }
+                });
+            }
+            for generation in 1..=LAST {
+                device.set_generation(generation);
+            }
+        });
+        assert!(heed.reseeds() > 0);
     }
 }

@@ -44,3 +44,33 @@ pub(crate) fn name(state: &str) -> CString {
     // A path can have no NUL, but what is said of one is not in our hands.
     CString::new(text.replace('\0', "?")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sysgenid::stand_in::StandIn;
+
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_is_on() {
+        let sysgenid = StandIn::new().open(Duration::ZERO);
+        assert_eq!(state(&Ok(sysgenid)), "on");
+    }
+
+    #[test]
+    fn why_it_is_off_is_said() {
+        let node = sysgenid::GENERATION_NODE.into();
+        let state = state(&Err(Error::NoDevice { node }));
+        let text = "off, OpenSSL's plain generators: there is no /dev/sysgenid: ";
+        assert!(state.starts_with(text), "{state}");
+    }
+
+    #[test]
+    fn a_name_is_a_string_of_c() {
+        let name = name("off: a\0b");
+        let name = name.to_str().expect("it is text");
+        assert_eq!(name, "OpenSSL's CTR-DRBG, reseeded in clones (off: a?b)");
+    }
+}
