@@ -54,7 +54,7 @@ def become_nobody():
     os.setuid(NOBODY)
 
 
-def sysgenctl(*arguments, status=0, nobody=False):
+def sysgenctl(*arguments, status=0, nobody=False, environment=None):
     """Runs it to its end, which must be the expected one."""
     done = subprocess.run(
         ["sysgenctl", *arguments],
@@ -63,6 +63,7 @@ def sysgenctl(*arguments, status=0, nobody=False):
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, **(environment or {})},
         preexec_fn=become_nobody if nobody else None,
     )
     said = f"{done.stdout}{done.stderr}"

@@ -9,6 +9,7 @@ Wants to be root, a guest in which nobody else uses the module, and the manual
 pages in /usr/share/man. The module is loaded anew now and then.
 """
 
+import contextlib
 import datetime
 import fcntl
 import glob
@@ -519,6 +520,240 @@ def nothing_is_quiesced_without_a_note():
     check_equal(read("/tmp/log"), "", "the log")
 
 
+# doctor
+
+
+def modules_of_openssl():
+    """Where OpenSSL looks for modules."""
+    command = ["openssl", "version", "-m"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.fullmatch('MODULESDIR: "(.*)"\n', said)[1]
+
+
+PROVIDER = f"{modules_of_openssl()}/sysgenid.so"
+DROP_IN = "/etc/ssl/sysgenid.cnf"
+OPENSSL_CNF = "/etc/ssl/openssl.cnf"
+
+
+@contextlib.contextmanager
+def without(*paths):
+    """While these files are not there."""
+    for path in paths:
+        os.rename(path, f"{path}.elsewhere")
+    try:
+        yield
+    finally:
+        for path in paths:
+            os.rename(f"{path}.elsewhere", path)
+
+
+@contextlib.contextmanager
+def mode_of(path, mode):
+    """While a file has that mode."""
+    before = os.stat(path).st_mode
+    os.chmod(path, mode)
+    try:
+        yield
+    finally:
+        os.chmod(path, before)
+
+
+@contextlib.contextmanager
+def on_for_all():
+    """While the lines of the drop-in are in the system's configuration, as is documented."""
+    before = read(OPENSSL_CNF)
+    lines = read(DROP_IN).split(f".include {OPENSSL_CNF}\n")[1]
+    with open(OPENSSL_CNF, "w", encoding="utf-8") as file:
+        file.write(f"{before}\n{lines}")
+    try:
+        yield
+    finally:
+        with open(OPENSSL_CNF, "w", encoding="utf-8") as file:
+            file.write(before)
+
+
+def configuration(text):
+    """A configuration with that text, for the environment."""
+    with open("/tmp/own.cnf", "w", encoding="utf-8") as file:
+        file.write(text)
+    return {"OPENSSL_CONF": "/tmp/own.cnf"}
+
+
+def diagnosed(status=0, **options):
+    """What doctor finds, by subject; the text says the same."""
+    report = json_of("doctor", status=status, **options)
+    check_equal(report["ready"], status == 0, "ready")
+    findings = report["findings"]
+    for finding in findings:
+        check_equal(finding["advice"] is None, finding["verdict"] == "ok", f"{finding}")
+    text = sysgenctl("doctor", status=status, **options)
+    lines = text.out.splitlines()
+    if status == 0:
+        check_has(lines.pop(), "this system is ready for clones")
+    else:
+        check_has(text.err, "this system is not ready for clones; mend: ")
+    check_equal(len(lines), len(findings), f"the number of lines of {text.out}")
+    for line, finding in zip(lines, findings):
+        check(line.startswith(f"{finding['verdict']} "), line)
+        said = [finding["found"], finding["advice"]]
+        check(line.endswith("  " + ": ".join(filter(None, said))), f"{line}, {finding}")
+    return {finding["subject"]: finding for finding in findings}
+
+
+def verdicts(findings):
+    """In short: what is not well."""
+    return {name: found["verdict"] for name, found in findings.items() if found["advice"]}
+
+
+def doctor_finds_it_well():
+    """Everything that there is."""
+    reload()
+    with mode_of("/dev/vmgenid", 0o444), on_for_all():
+        found = diagnosed()
+        check_equal(verdicts(found), {}, "what is not well")
+        subjects = ["kernel", "driver", "generation", "vmgenid", "openssl", "provider"]
+        check_equal(list(found), subjects + ["system", "drop_in"], "what was looked at")
+        check_equal(found["kernel"]["found"], os.uname().release, "the kernel")
+        check_equal(found["generation"]["found"], "generation 0, never changed")
+        check_equal(found["provider"]["found"], PROVIDER, "the provider")
+        check_has(sysgenctl("doctor").out, "\nthis system is ready for clones\n")
+        sysgenctl("trigger")
+        check_equal(diagnosed()["generation"]["found"], "generation 1, changed last by ioctl")
+        with without(DROP_IN):
+            check_equal(list(diagnosed()), subjects + ["system"], "what was looked at")
+        check_equal(list(diagnosed(nobody=True)), subjects + ["system", "drop_in"])
+
+
+def doctor_is_content_with_the_drop_in():
+    """As it is installed."""
+    found = diagnosed()
+    check_equal(verdicts(found), {"vmgenid": "remark", "system": "remark"}, "what is not well")
+    check_has(found["vmgenid"]["found"], "not by others (mode 0400)")
+    check_has(found["system"]["found"], "off in /usr/lib/ssl/openssl.cnf, so that only ")
+    check_equal(found["drop_in"]["found"], f"on in {DROP_IN}", "the drop-in")
+    found = diagnosed(nobody=True)
+    check_equal(verdicts(found), {"vmgenid": "remark", "system": "remark"}, "what is not well")
+    check_has(found["vmgenid"]["found"], "not readable by this user")
+    check_equal(found["drop_in"]["found"], f"on in {DROP_IN}, without /dev/vmgenid")
+
+
+def doctor_misses_the_provider():
+    """Not installed, or on nowhere: the exit status is 8."""
+    with without(PROVIDER):
+        found = diagnosed(status=8)
+        check_equal(verdicts(found), {"vmgenid": "remark", "provider": "fault"})
+        check_has(found["provider"]["found"], f"there is no {PROVIDER}")
+    with without(DROP_IN):
+        found = diagnosed(status=8)
+        expected = {"vmgenid": "remark", "system": "fault", "drop_in": "fault"}
+        check_equal(verdicts(found), expected, "what is not well")
+        check_has(found["drop_in"]["found"], f"there is no {DROP_IN}")
+        check_has(sysgenctl("doctor", status=8).err, "mend: openssl.cnf, sysgenid.cnf\n")
+    # What cannot be loaded is as good as none.
+    with without(PROVIDER):
+        try:
+            with open(PROVIDER, "w", encoding="utf-8"):
+                found = diagnosed(status=8)
+        finally:
+            os.remove(PROVIDER)
+        check_equal(found["drop_in"]["found"], f"off in {DROP_IN}", "the drop-in")
+
+
+def doctor_looks_at_the_environment():
+    """At the configuration that OPENSSL_CONF names."""
+    own = configuration(read(DROP_IN))
+    with without(DROP_IN):
+        found = diagnosed(environment=own)
+        check_equal(verdicts(found), {"vmgenid": "remark", "system": "remark"})
+        check_equal(found["environment"]["found"], "on in /tmp/own.cnf")
+    # The one that is looked at anyway.
+    check("environment" not in diagnosed(environment={"OPENSSL_CONF": DROP_IN}), "twice")
+    unused = read(DROP_IN).replace("random = sysgenid_random", "")
+    for text, says in (
+        (unused, "loaded in /tmp/own.cnf, but 0 of 3 generators are its"),
+        ("# nothing\n", "off in /tmp/own.cnf"),
+        # What OpenSSL cannot read it passes over.
+        ("[ not closed\n", "off in /tmp/own.cnf"),
+    ):
+        found = diagnosed(status=8, environment=configuration(text))
+        expected = {"vmgenid": "remark", "system": "remark", "environment": "fault"}
+        check_equal(verdicts(found), expected, f"what is not well with {text}")
+        check_has(found["environment"]["found"], says)
+
+
+def doctor_without_openssl():
+    """That is a remark: nothing can be asked."""
+    with without("/usr/bin/openssl"):
+        found = diagnosed()
+        check_equal(verdicts(found), {"vmgenid": "remark", "openssl": "remark"})
+        check_equal(list(found)[-1], "openssl", "the last thing that was looked at")
+        check_has(found["openssl"]["found"], "there is no program openssl")
+
+
+@contextlib.contextmanager
+def another_openssl(script):
+    """While that is the program openssl, and the real one is openssl.elsewhere."""
+    with without("/usr/bin/openssl"):
+        make_hook("/usr/bin", "openssl", script)
+        try:
+            yield
+        finally:
+            os.remove("/usr/bin/openssl")
+
+
+def doctor_with_another_openssl():
+    """One before there were providers, and one that fails."""
+    with another_openssl('[ $# = 1 ] || exit 1; echo "OpenSSL 1.1.1w  11 Sep 2023"'):
+        found = diagnosed()
+        check_equal(found["openssl"]["verdict"], "remark", "the verdict")
+        check_has(found["openssl"]["found"], "no providers (OpenSSL 1.1.1w  11 Sep 2023)")
+    fails = '[ $1 = list ] || exec openssl.elsewhere "$@"; echo out of order >&2; exit 3'
+    with another_openssl(fails):
+        found = diagnosed(status=8)
+        expected = {"vmgenid": "remark", "system": "fault", "drop_in": "fault"}
+        check_equal(verdicts(found), expected, "what is not well")
+        why = "(openssl list -providers fails (exit status: 3): out of order)"
+        check_has(found["drop_in"]["found"], f"not known of {DROP_IN} {why}")
+
+
+def doctor_finds_no_device():
+    """The module is not loaded: the exit status is 8, and not 4."""
+    subprocess.run(["rmmod", "sysgenid"], check=True)
+    try:
+        found = diagnosed(status=8)
+    finally:
+        subprocess.run(["insmod", MODULE], check=True)
+    faults = {name: "fault" for name in ("driver", "generation", "drop_in")}
+    check_equal(verdicts(found), {**faults, "vmgenid": "remark", "system": "remark"})
+    check_has(found["driver"]["found"], "the module is not installed for this kernel")
+    check_equal(found["generation"]["found"], "not there", "the generation")
+    check_has(found["drop_in"]["found"], "looks at nothing (there is no /dev/sysgenid)")
+
+
+def doctor_says_what_is_with_the_node():
+    """Not in this /dev, not for this user, not the device."""
+    with without(NODE):
+        found = diagnosed(status=8)
+        check_equal(found["driver"]["verdict"], "ok", "the driver")
+        check_has(found["generation"]["advice"], "--device /dev/sysgenid")
+        os.symlink("/dev/null", NODE)
+        try:
+            found = diagnosed(status=8)
+        finally:
+            os.remove(NODE)
+        check_has(found["generation"]["found"], "/dev/sysgenid is not the device")
+    with mode_of(NODE, 0o600):
+        found = diagnosed(status=8, nobody=True)
+        check_has(found["generation"]["found"], "may not be opened: Permission denied")
+        check_has(found["generation"]["advice"], "look at its mode")
+        check_equal(diagnosed()["generation"]["verdict"], "ok", "for root")
+    with without("/dev/vmgenid"):
+        found = diagnosed()
+        check_equal(verdicts(found), {"vmgenid": "remark", "system": "remark"})
+        check_has(found["vmgenid"]["advice"], "-device vmgenid")
+        check_equal(found["drop_in"]["found"], f"on in {DROP_IN}, without /dev/vmgenid")
+
+
 # What can be in the way
 
 
@@ -584,6 +819,8 @@ def masked(text):
         (r"ioctl \d+s ago", "ioctl N ago"),
         (r"(in|after) \d+\.\d s", r"\1 N s"),
         (r"this kernel \([^)]*\)", "this kernel (RELEASE)"),
+        (r"(?m)(kernel +)\d\S*$", r"\1RELEASE"),
+        (r"(OpenSSL +)\d\S*", r"\1VERSION"),
         (r" {2,}", "  "),
     )
     for pattern, replacement in masks:
@@ -671,7 +908,7 @@ def examples_of(page):
 
 def examples_do_what_they_show():
     """Of all pages."""
-    check_equal(len(PAGES), 6, "the number of pages")
+    check_equal(len(PAGES), 7, "the number of pages")
     wrong = []
     for page in PAGES:
         try:
@@ -728,6 +965,14 @@ run_tests(
         post_waits_for_watchers,
         post_without_pre,
         nothing_is_quiesced_without_a_note,
+        doctor_finds_it_well,
+        doctor_is_content_with_the_drop_in,
+        doctor_misses_the_provider,
+        doctor_looks_at_the_environment,
+        doctor_without_openssl,
+        doctor_with_another_openssl,
+        doctor_finds_no_device,
+        doctor_says_what_is_with_the_node,
         no_permission,
         no_node,
         another_device,

@@ -34,8 +34,12 @@ const SECTION: &str = "8";
 const DATE: &str = "2026-11-25";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
+    (
+        "sysgenctl-doctor",
+        include_str!("../man/sysgenctl-doctor.roff"),
+    ),
     (
         "sysgenctl-snapshot-hooks",
         include_str!("../man/sysgenctl-snapshot-hooks.roff"),

@@ -10,17 +10,31 @@ const OLDEST: (u32, u32) = (7, 2);
 
 /// What tells the reasons apart.
 #[derive(Debug)]
-struct Facts {
+pub struct Facts {
     /// The kernel's release.
-    release: String,
+    pub release: String,
     /// The driver is running.
-    loaded: bool,
+    pub loaded: bool,
     /// The module is among those that modprobe finds.
-    installed: bool,
+    pub installed: bool,
+}
+
+/// Why there is no device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The driver is running, and this `/dev` was made without the node.
+    NoNode,
+    /// Nobody has loaded the module.
+    NotLoaded,
+    /// The kernel is too old for the module.
+    OldKernel,
+    /// There is no module for this kernel.
+    NotInstalled,
 }
 
 impl Facts {
-    fn gather() -> Self {
+    /// Looks.
+    pub fn gather() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let release = read("/proc/sys/kernel/osrelease").trim_end().to_owned();
         let lists =
@@ -32,37 +46,54 @@ impl Facts {
         }
     }
 
-    fn advice(&self) -> String {
-        let Self { release, .. } = self;
+    /// Why there is none, if there is none.
+    pub fn reason(&self) -> Reason {
         if self.loaded {
-            "the driver is running, so this /dev was made without the node: give it to this \
-             container or sandbox (docker and podman: --device /dev/sysgenid; systemd: \
-             DeviceAllow=/dev/sysgenid rw, without PrivateDevices=)"
-                .into()
+            Reason::NoNode
         } else if self.installed {
-            "the module is installed and not loaded: modprobe sysgenid".into()
-        } else if is_older(release) {
-            format!(
-                "this kernel ({release}) is too old for the module, which needs Linux {}.{} or newer, \
-                 built with CONFIG_RUST=y",
-                OLDEST.0, OLDEST.1
-            )
+            Reason::NotLoaded
+        } else if is_older(&self.release) {
+            Reason::OldKernel
         } else {
-            format!(
-                "the module is not installed for this kernel ({release}): install it (with make \
-                 modules_install, or the package that builds it), and then: modprobe sysgenid"
-            )
+            Reason::NotInstalled
+        }
+    }
+
+    /// What is wrong, in words, and what to do.
+    pub fn advice(&self) -> (String, String) {
+        let Self { release, .. } = self;
+        match self.reason() {
+            Reason::NoNode => (
+                "the driver is running, so this /dev was made without the node".into(),
+                "give it to this container or sandbox (docker and podman: --device /dev/sysgenid; \
+                 systemd: DeviceAllow=/dev/sysgenid rw, without PrivateDevices=)"
+                    .into(),
+            ),
+            Reason::NotLoaded => (
+                "the module is installed and not loaded".into(),
+                "modprobe sysgenid".into(),
+            ),
+            Reason::OldKernel => (
+                format!("this kernel ({release}) is too old for the module"),
+                format!(
+                    "boot Linux {}.{} or newer, built with CONFIG_RUST=y",
+                    OLDEST.0, OLDEST.1
+                ),
+            ),
+            Reason::NotInstalled => (
+                format!("the module is not installed for this kernel ({release})"),
+                "install it (with make modules_install, or the package that builds it), and then: \
+                 modprobe sysgenid"
+                    .into(),
+            ),
         }
     }
 }
 
 /// What to say where the node is not.
 pub fn explain(node: &Path) -> String {
-    format!(
-        "there is no {}: {}",
-        node.display(),
-        Facts::gather().advice()
-    )
+    let (what, advice) = Facts::gather().advice();
+    format!("there is no {}: {what}: {advice}", node.display())
 }
 
 /// Whether the module is in a list as depmod makes it: paths, with a colon after those that have
@@ -88,12 +119,13 @@ mod tests {
 
     fn advice(release: &str, loaded: bool, installed: bool) -> String {
         let release = release.into();
-        Facts {
+        let facts = Facts {
             release,
             loaded,
             installed,
-        }
-        .advice()
+        };
+        let (what, advice) = facts.advice();
+        format!("{what}: {advice}")
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub enum Verb {
     /// Runs the hooks that quiesce the system before a snapshot is taken, or those that thaw it after
     /// the resume, when all tracked watchers have acknowledged.
     SnapshotHooks(SnapshotArguments),
+    /// Say whether this system is ready for clones
+    ///
+    /// Looks at all that it takes for programs to notice a clone: the kernel and the driver, the nodes,
+    /// and OpenSSL's provider. Says of each what it found and, where that is not well, what to do.
+    Doctor,
 }
 
 /// The arguments of `watch`.

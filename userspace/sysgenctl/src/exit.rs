@@ -26,11 +26,13 @@ pub enum Exit {
     Command = 6,
     /// Another driver.
     OtherDriver = 7,
+    /// Something must be mended.
+    NotReady = 8,
 }
 
 impl Exit {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -39,6 +41,7 @@ impl Exit {
         Self::Forbidden,
         Self::Command,
         Self::OtherDriver,
+        Self::NotReady,
     ];
 
     /// What the manual page says of it.
@@ -62,6 +65,7 @@ impl Exit {
                 "What is at /dev/sysgenid is another driver, or one that is too old to tell what is \
                  asked."
             }
+            Self::NotReady => "sysgenctl doctor has found something that must be mended.",
         }
     }
 }
@@ -80,6 +84,10 @@ pub enum Failure {
     /// A command or a hook failed. The text says which, and how.
     #[error("{0}")]
     Command(String),
+
+    /// Something must be mended. The text says what.
+    #[error("{0}")]
+    NotReady(String),
 
     /// A system call failed.
     #[error("cannot {action}: {source}")]
@@ -116,6 +124,7 @@ impl Failure {
             Self::Device(Error::NotTheDevice { .. } | Error::OldDriver { .. }) => Exit::OtherDriver,
             Self::Device(Error::TimedOut { .. }) | Self::TimedOut(_) => Exit::TimedOut,
             Self::Command(_) => Exit::Command,
+            Self::NotReady(_) => Exit::NotReady,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Forbidden
             }
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn statuses_are_what_scripts_rely_on() {
         let numbers = Exit::ALL.map(|exit| exit as u8);
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

@@ -10,8 +10,10 @@ pub mod exit;
 
 mod absent;
 mod command;
+mod doctor;
 mod hooks;
 mod log;
+mod openssl;
 mod output;
 mod snapshot;
 mod status;
@@ -37,6 +39,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Wait(arguments) => wait::run(arguments, output),
         Verb::Trigger(arguments) => trigger::run(arguments, output),
         Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
+        Verb::Doctor => doctor::run(output),
     };
     let exit = match result {
         Ok(()) => Exit::Success,
