@@ -280,7 +280,8 @@ fn reseed(generator: &impl Generator, fresh: &Fresh) -> bool {
     let mut entropy = Zeroizing::new(vec![0; length]);
     match fresh.fill(&mut entropy) {
         Ok(()) => generator.reseed(&entropy),
-        // A sandbox forbids the system call. OpenSSL's own source knows other ways.
+        // A sandbox forbids the system call. OpenSSL's own source may know other ways; if it does not,
+        // the generator is in an error state, and gives no bytes.
         Err(_) => generator.reseed(&[]),
     }
 }

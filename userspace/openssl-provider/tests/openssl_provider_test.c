@@ -15,13 +15,18 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <openssl/core_names.h>
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <linux/sysgenid.h>
 
 #include "common.h"
@@ -552,11 +557,39 @@ static int draw_in_jail(void)
 	return draws() && reseeds() == before + 2 ? 0 : 1;
 }
 
+/*
+ * A sandbox in which there is nothing to reseed from: not for us, and not for OpenSSL.
+ * What the clones have in common must not leave then.
+ */
+static int draw_without_getrandom(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getrandom, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	const struct sock_fprog program = {
+		.len = sizeof(filter) / sizeof(*filter),
+		.filter = filter,
+	};
+
+	/* The first draw after a fork reseeds, and the second one does not. */
+	if (!draws() ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) ||
+	    !draws())
+		return 2;
+	change();
+	return draws() ? 1 : 0;
+}
+
 static void confined_afterwards(void)
 {
 	CHECK(draws());
 	CHECK(in_child(draw_as_nobody) == 0);
 	CHECK(in_child(draw_in_jail) == 0);
+	CHECK(in_child(draw_without_getrandom) == 0);
 	rmdir("/tmp/jail");
 }
 
