@@ -41,10 +41,10 @@ install:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check check-debug shell
+.PHONY: demo check check-debug shell table
 
 # ARGS are arguments of the lab: make check ARGS=--strict
-demo check check-debug shell:
+demo check check-debug shell table:
 	@lab/lab $@ $(ARGS)
 
 # --- Help ---------------------------------------------------------------------
@@ -58,6 +58,7 @@ help:
 	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'
 	@echo '                        builds'
 	@echo '  make shell            get a shell in a guest with the module loaded'
+	@echo '  make table            try what common software does after a clone'
 	@echo ''
 	@echo '  ARGS=...              arguments for these; lab/lab --help lists what else the'
 	@echo '                        lab can do'

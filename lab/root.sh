@@ -40,7 +40,7 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt build cargo configs debug in-tree lock log results \
+	rm -rf --one-file-system root-* apt build cargo configs debian debug in-tree lock log results \
 		sources stock tmp tool userspace in-use
 	exit 0
 fi

@@ -40,6 +40,7 @@ use crate::kernel::Kernel;
 use crate::kernel::Variant;
 use crate::products;
 use crate::step;
+use crate::table;
 use crate::tap::Outcome;
 use crate::tap::Test;
 
@@ -105,6 +106,7 @@ const CHECK: Lane = Lane {
         Check::stock("lints", source::lints),
         Check::stock("a test for each row of the contract", source::contract),
         Check::stock("licences", source::licences),
+        Check::stock("the table of clones", |_| table::check()),
         Check::stock("unit tests of the lab and of user space", build::unit_tests),
         Check::stock("the module's build", build::module_build),
         Check::stock(
@@ -378,7 +380,13 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// The Cargo workspaces and packages of the repository.
-const CARGO: [&str; 4] = ["lab", "selftests/rust", "selftests/awslc", "userspace"];
+const CARGO: [&str; 5] = [
+    "Documentation/clones/rust",
+    "lab",
+    "selftests/rust",
+    "selftests/awslc",
+    "userspace",
+];
 
 fn cargo(package: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new("cargo");

@@ -93,8 +93,9 @@ impl<'a> Saved<'a> {
     pub fn with_output(setup: &'a Setup) -> Result<(Self, String)> {
         let mut kept = Kept::default();
         let saved = Self::new(setup, &mut kept)?.map_err(|status| {
-            let said = &kept.remarks;
-            anyhow!("the guest could not be saved (exit status {status}): {said}")
+            let said = String::from_utf8_lossy(&kept.stderr);
+            let remarks = &kept.remarks;
+            anyhow!("the guest could not be saved (exit status {status}): {said}{remarks}")
         })?;
         Ok((saved, String::from_utf8_lossy(&kept.stdout).into_owned()))
     }

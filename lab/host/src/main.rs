@@ -6,6 +6,7 @@
 //! It runs inside the sandbox that `lab/lab` makes, with Debian's toolchain around it, the
 //! checkout at `/src`, the cache at `/cache` and the caller's file system at `/host`.
 
+mod apt;
 mod cache;
 mod check;
 mod clone;
@@ -20,6 +21,7 @@ mod run;
 mod setup;
 mod shell;
 mod step;
+mod table;
 mod tap;
 mod userspace;
 mod window;
@@ -99,6 +101,21 @@ enum Verb {
         /// Draw it, too, as SVG
         #[arg(long, value_name = "FILE")]
         picture: Option<PathBuf>,
+    },
+    /// Try what common software does after a clone, print it as a table, and compare it with the one
+    /// in Documentation/clones
+    Table {
+        /// Put the table into this page, between its marks, in place of the one that is there
+        #[arg(long, value_name = "FILE", conflicts_with = "only")]
+        page: Option<PathBuf>,
+        /// Try no more than the rows that have this in their names, and those that share their guests
+        #[arg(
+            long,
+            value_name = "TEXT",
+            default_value = "",
+            hide_default_value = true
+        )]
+        only: String,
     },
     /// Run all tests and lints, in the stock kernel
     Check(CheckOptions),
@@ -197,6 +214,10 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Window { icount, picture } => {
             let picture = picture.as_deref().map(cache::from_caller);
             window::run(icount, picture.as_deref())
+        }
+        Verb::Table { page, only } => {
+            let page = page.as_deref().map(cache::from_caller);
+            table::run(page.as_deref(), &only)
         }
         Verb::Check(options) => check::check(&options.plan("check.json")?),
         Verb::CheckDebug(options) => check::check_debug(&options.plan("check-debug.json")?),

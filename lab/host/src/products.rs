@@ -165,6 +165,21 @@ pub fn openssl_tests() -> Result<PathBuf> {
         .context("cannot build the tests of OpenSSL's provider")
 }
 
+/// The program of the table of clones that is in Rust.
+pub fn rust_rand() -> Result<PathBuf> {
+    let output = cache::build_directory("clones-rust")?;
+    execute(
+        Command::new("cargo")
+            .args(["build", "--release", "--locked", "--manifest-path"])
+            .arg(Path::new(cache::SOURCE).join("Documentation/clones/rust/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&output),
+        "clones-rust",
+    )
+    .context("cannot build the table's program in Rust")?;
+    Ok(output.join("release/rust-rand"))
+}
+
 /// Runs make in a directory of the checkout, with a directory of its own for what it makes.
 fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let _lock = cache::lock(name)?;

@@ -167,6 +167,8 @@ pub enum Userland<'a> {
     Busybox,
     /// These packages, with all that they depend on.
     Packages(&'a [&'a str]),
+    /// What lies in this directory.
+    Tree(&'a Path),
     /// What `--userspace` promises: packages, and what this checkout installs.
     Whole,
     /// The same with systemd.
@@ -246,6 +248,10 @@ impl Setup {
                 initramfs.busybox_applets()?;
             }
             Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
+            Userland::Tree(tree) => {
+                initramfs.add_all(tree)?;
+                initramfs.busybox_applets()?;
+            }
             Userland::Whole => {
                 base = Some(userspace::archive(&userspace::PACKAGES)?);
                 initramfs.add_all(&products::installed()?)?;

@@ -16,6 +16,8 @@ use anyhow::bail;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::apt;
+use crate::apt::Apt;
 use crate::cache;
 use crate::step;
 use crate::step::execute;
@@ -63,32 +65,10 @@ pub struct Offer {
     pub packages: Vec<String>,
 }
 
-/// An apt that writes to the cache only, and knows the backports archive only.
-fn apt(program: &str) -> Result<Command> {
-    let state = cache::directory("apt")?;
-    for directory in ["lists/partial", "archives/partial"] {
-        cache::directory(&format!("apt/{directory}"))?;
-    }
-    let sources = fs::read_to_string("/etc/apt/sources.list").context("no apt sources")?;
-    let backports: String = sources
-        .lines()
-        .filter(|line| line.contains("-backports "))
-        .fold(String::new(), |all, line| all + line + "\n");
-    fs::write(state.join("sources.list"), backports)?;
-    let state = state.display();
-    let mut command = Command::new(program);
-    for option in [
-        format!("Dir::State={state}"),
-        "Dir::State::status=/var/lib/dpkg/status".into(),
-        format!("Dir::Cache={state}"),
-        format!("Dir::Etc::SourceList={state}/sources.list"),
-        "Dir::Etc::SourceParts=/dev/null".into(),
-        "APT::Sandbox::User=root".into(),
-        "Acquire::Retries=3".into(),
-    ] {
-        command.arg("-o").arg(option);
-    }
-    Ok(command)
+/// An apt that knows the backports archive only, which has the kernels.
+fn apt() -> Result<Apt> {
+    let wanted = |line: &str| line.contains("-backports ");
+    Apt::new("apt", wanted, Path::new("/var/lib/dpkg/status"))
 }
 
 /// The series that the archive offers with sources, oldest first.
@@ -100,17 +80,10 @@ pub fn offers(look_again: bool) -> Result<Vec<Offer>> {
         }
     }
     let _lock = cache::lock("apt")?;
-    step::step("asking the archive for its kernels", || {
-        execute(
-            apt("apt-get")?
-                .arg("update")
-                .arg("-qq")
-                .arg("--error-on=any"),
-            "apt-update",
-        )
-    })
-    .context("cannot look for kernels")?;
-    let available = output_of(apt("apt-cache")?.arg("dumpavail"))?;
+    let apt = apt()?;
+    step::step("asking the archive for its kernels", || apt.update())
+        .context("cannot look for kernels")?;
+    let available = output_of(apt.command("apt-cache").arg("dumpavail"))?;
     let offers = parse_offers(&available);
     if offers.is_empty() {
         bail!("the archive has no kernel of the flavour {FLAVOUR} with its sources");
@@ -188,26 +161,13 @@ fn parse_offers(index: &str) -> Vec<Offer> {
 pub fn unpack(offer: &Offer, packages: &[String], into: &Path) -> Result<()> {
     let _lock = cache::lock("apt")?;
     fs::create_dir_all(into)?;
-    let mut download = apt("apt-get")?;
+    let mut download = apt()?.command("apt-get");
     download.arg("download").arg("-qq").current_dir(into);
     for package in packages {
         download.arg(format!("{package}={}", offer.version));
     }
     execute(&mut download, "apt-download").context("cannot fetch the kernel's packages")?;
-    for entry in fs::read_dir(into)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            execute(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(&path)
-                    .arg(into),
-                "dpkg-deb",
-            )?;
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
+    apt::unpack_all(into, into)
 }
 
 /// Whether the offered kernel is built with Rust, by its configuration package.
@@ -240,7 +200,7 @@ pub fn source(offer: &Offer) -> Result<PathBuf> {
                 }
                 let unpacked = directory.join("unpacked");
                 let package = format!("linux-source-{}", offer.series);
-                unpack(offer, &[package.clone()], &unpacked)?;
+                unpack(offer, std::slice::from_ref(&package), &unpacked)?;
                 let tree = directory.join("tree");
                 fs::create_dir(&tree)?;
                 execute(

@@ -1,0 +1,29 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Draws by PostgreSQL's gen_random_uuid(), in one session, so always in the same process of
+# the server: each line on standard input is answered with one on standard output. The server
+# runs as an ordinary user.
+set -eu
+
+programs=$(echo /usr/lib/postgresql/*/bin)
+data=/var/lib/postgresql/cluster
+sockets=/run/postgresql
+
+chown -R postgres "$data"
+chmod 700 "$data"
+mkdir -p "$sockets"
+chown postgres "$sockets"
+chroot --userspec=postgres / "$programs/postgres" -D "$data" -k "$sockets" -c listen_addresses= \
+	>/run/postgresql.log 2>&1 &
+server=$!
+until "$programs/pg_isready" -q -h "$sockets"; do
+	kill -0 "$server" || {
+		cat /run/postgresql.log >&2
+		exit 1
+	}
+	sleep 1
+done
+while read -r _; do
+	echo 'SELECT gen_random_uuid();'
+done | "$programs/psql" -h "$sockets" -U postgres -d postgres --no-psqlrc -Atq
