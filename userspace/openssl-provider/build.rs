@@ -49,10 +49,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         bindgen.arg(format!("-I{}", path.display()));
     }
     let status = bindgen.status().map_err(|error| {
-        format!("cannot run bindgen, which is needed (on Debian: apt-get install bindgen): {error}")
+        format!(
+            "cannot run bindgen, which is needed (on Debian 13: apt-get install bindgen): {error}"
+        )
     })?;
     if !status.success() {
-        return Err(format!("bindgen cannot read OpenSSL's headers ({status})").into());
+        return Err(format!(
+            "bindgen cannot read OpenSSL's headers ({status}); it has to be of version 0.66 or newer, \
+             as that of Debian 13 is"
+        )
+        .into());
     }
     Ok(())
 }
