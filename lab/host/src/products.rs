@@ -165,19 +165,11 @@ pub fn openssl_tests() -> Result<PathBuf> {
         .context("cannot build the tests of OpenSSL's provider")
 }
 
-/// The program of the table of clones that is in Rust.
+/// The program of the table of clones that draws from the crate rand.
 pub fn rust_rand() -> Result<PathBuf> {
-    let output = cache::build_directory("clones-rust")?;
-    execute(
-        Command::new("cargo")
-            .args(["build", "--release", "--locked", "--manifest-path"])
-            .arg(Path::new(cache::SOURCE).join("Documentation/clones/rust/Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&output),
-        "clones-rust",
-    )
-    .context("cannot build the table's program in Rust")?;
-    Ok(output.join("release/rust-rand"))
+    let directory = guest_programs("Documentation/clones/rust")
+        .context("cannot build the table's program in Rust")?;
+    Ok(directory.join("rust-rand"))
 }
 
 /// Runs make in a directory of the checkout, with a directory of its own for what it makes.
@@ -334,9 +326,16 @@ pub fn rust_selftests() -> Result<PathBuf> {
 
 /// The selftest of AWS-LC, statically linked.
 pub fn awslc_selftest() -> Result<PathBuf> {
-    let directory =
-        guest_programs("selftests/awslc").context("cannot build the selftest of AWS-LC")?;
-    Ok(directory.join("sysgenid-awslc-test"))
+    Ok(awslc_programs()?.join("sysgenid-awslc-test"))
+}
+
+/// The program of the table of clones that draws from AWS-LC.
+pub fn awslc_rand() -> Result<PathBuf> {
+    Ok(awslc_programs()?.join("aws_lc_rand"))
+}
+
+fn awslc_programs() -> Result<PathBuf> {
+    guest_programs("selftests/awslc").context("cannot build the selftest of AWS-LC")
 }
 
 /// The directory with the programs of a package in Rust, statically linked.

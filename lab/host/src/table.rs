@@ -66,6 +66,12 @@ const COMPILERS: [&str; 8] = [
     "openjdk-21-jdk-headless",
 ];
 
+/// The provider for OpenSSL, and the configuration that switches it on.
+const PROVIDER: [&str; 2] = [
+    "usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so",
+    "etc/ssl/sysgenid.cnf",
+];
+
 /// Where the version of some software comes from.
 enum Version {
     /// It is the packaged kernel's.
@@ -74,8 +80,8 @@ enum Version {
     Package(&'static str),
     /// It is that of a package that the program was built with.
     Compiler(&'static str),
-    /// It is that of a crate.
-    Crate(&'static str),
+    /// It is that of a crate, in the lock file of a package.
+    Crate(&'static str, &'static str),
 }
 
 /// A row of the table: some software, and the program that draws from it.
@@ -85,7 +91,7 @@ struct Row {
     /// The software, and how it is asked.
     name: (&'static str, &'static str),
     version: Version,
-    /// The program's source, in Documentation/clones.
+    /// The program's source, by its path from Documentation/clones.
     source: &'static str,
     /// The command, in `/programs`.
     command: &'static str,
@@ -140,6 +146,20 @@ const SCENES: [Scene; 4] = [
                 command: "openssl",
             },
             Row {
+                id: "openssl-provider",
+                name: ("OpenSSL", "`RAND_bytes()`, with the provider"),
+                version: Version::Package("libssl3t64"),
+                source: "openssl.c",
+                command: "env OPENSSL_CONF=/etc/ssl/sysgenid.cnf openssl",
+            },
+            Row {
+                id: "aws-lc",
+                name: ("AWS-LC, without RDRAND", "`RAND_bytes()`"),
+                version: Version::Crate("selftests/awslc", "aws-lc-sys"),
+                source: "../../selftests/awslc/src/bin/aws_lc_rand.rs",
+                command: "env OPENSSL_ia32cap=~0x4000000000000000 aws_lc_rand",
+            },
+            Row {
                 id: "gnutls",
                 name: ("GnuTLS", "`gnutls_rnd(GNUTLS_RND_RANDOM)`"),
                 version: Version::Package("libgnutls30t64"),
@@ -161,7 +181,7 @@ const SCENES: [Scene; 4] = [
                 command: "libsodium",
             },
         ],
-        packages: &["libgnutls30t64", "libsodium23", "libssl3t64"],
+        packages: &["libgcc-s1", "libgnutls30t64", "libsodium23", "libssl3t64"],
         finish: None,
         memory: "512M",
     },
@@ -184,7 +204,7 @@ const SCENES: [Scene; 4] = [
             Row {
                 id: "rust",
                 name: ("Rust, the crate rand", "`rand::rng()`"),
-                version: Version::Crate("rand"),
+                version: Version::Crate("Documentation/clones/rust", "rand"),
                 source: "rust/src/main.rs",
                 command: "rust_rand",
             },
@@ -295,10 +315,16 @@ fn build() -> Result<(Vec<Addition>, BTreeMap<String, String>)> {
         from,
         guest: Path::new(PROGRAMS).join(guest),
     };
-    let programs = vec![
+    let mut programs = vec![
         addition(output.join("programs"), ""),
         addition(products::rust_rand()?, "rust_rand"),
+        addition(products::awslc_rand()?, "aws_lc_rand"),
     ];
+    let installed = products::installed()?;
+    programs.extend(PROVIDER.map(|name| Addition {
+        from: installed.join(name),
+        guest: Path::new("/").join(name),
+    }));
     Ok((programs, debian.versions))
 }
 
@@ -480,7 +506,7 @@ fn try_out(scenes: &[&Scene]) -> Result<String> {
                 Version::Kernel => kernel.release.clone(),
                 Version::Package(name) => packaged(&debian.versions, name)?,
                 Version::Compiler(name) => packaged(&compilers, name)?,
-                Version::Crate(name) => locked(name)?,
+                Version::Crate(package, name) => locked(package, name)?,
             };
             versions.insert(row.id, version);
         }
@@ -500,9 +526,10 @@ fn packaged(versions: &BTreeMap<String, String>, name: &str) -> Result<String> {
     Ok(debian::upstream(version).to_owned())
 }
 
-/// The version of a crate that the program in Rust is built with.
-fn locked(name: &str) -> Result<String> {
-    let lock = fs::read_to_string(in_checkout("rust/Cargo.lock"))?;
+/// The version of a crate that a program in Rust is built with.
+fn locked(package: &str, name: &str) -> Result<String> {
+    let path = Path::new(cache::SOURCE).join(package).join("Cargo.lock");
+    let lock = fs::read_to_string(path)?;
     let header = format!("name = \"{name}\"\nversion = \"");
     lock.split_once(&header)
         .and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()))
@@ -616,7 +643,9 @@ pub fn check() -> Result<Vec<Test>> {
         Ok(())
     };
     let sources = || {
-        let used: BTreeSet<_> = rows().map(|row| PathBuf::from(row.source)).collect();
+        let mut used: BTreeSet<_> = rows().map(|row| PathBuf::from(row.source)).collect();
+        // What lies elsewhere is there for everybody to see.
+        used.retain(|path| !path.starts_with(".."));
         let others = ["Makefile", PAGE, "draw.h", "rust", "witness.c"].map(PathBuf::from);
         let mut found: BTreeSet<_> = fs::read_dir(in_checkout(""))?
             .map(|entry| Ok(PathBuf::from(entry?.file_name())))

@@ -54,7 +54,8 @@ pub fn formatting(_: &Bench) -> Result<Vec<Test>> {
 pub fn lints(bench: &Bench) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
     for package in CARGO {
-        let mut clippy = if package.starts_with("selftests/") {
+        let runs_in_guests = !["lab", "userspace"].contains(&package);
+        let mut clippy = if runs_in_guests {
             products::guest_cargo(package, "clippy")?
         } else {
             cargo(package, &["clippy", "--locked"])?

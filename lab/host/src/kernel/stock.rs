@@ -69,7 +69,7 @@ pub fn modules(offer: &Offer) -> Result<PathBuf> {
             let whole = format!("linux-image-{release}");
             let mut packages = offer.packages.iter();
             let package = packages.find(|&name| *name == split).unwrap_or(&whole);
-            archive::unpack(offer, &[package.clone()], directory)?;
+            archive::unpack(offer, std::slice::from_ref(package), directory)?;
             let lib = directory.join("lib");
             if !lib.exists() {
                 symlink("usr/lib", lib)?;
