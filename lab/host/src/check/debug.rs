@@ -69,7 +69,11 @@ pub fn load(bench: &Bench) -> Result<Vec<Test>> {
     guests::tap_of(
         bench,
         "load",
-        &guests::options(bench, 2),
+        &GuestOptions {
+            // Longer than the test's own limit.
+            limit: 2400,
+            ..guests::options(bench, 2)
+        },
         &[
             guests::addition(program, "/load"),
             guests::addition(bench.module()?, "/sysgenid.ko"),
