@@ -77,7 +77,7 @@ help:
 	@echo '  INSTALL_MOD_PATH=DIR  modules_install installs below DIR'
 	@echo '  W=1 CLIPPY=1 V=1      and the other variables of the kernel'"'"'s build system'
 	@echo ''
-	@echo 'User space (the libraries in Rust and C, and sysgenctl):'
+	@echo 'User space (the libraries in Rust and C, sysgenctl, and OpenSSL'"'"'s provider):'
 	@echo '  make userspace        build it'
 	@echo '  make install          install it, with the udev rule and the units for systemd'
 	@echo ''

@@ -125,6 +125,19 @@ pub struct Addition {
 }
 
 impl Addition {
+    /// The provider for OpenSSL, and the configuration that switches it on, where they are installed.
+    pub fn openssl_provider() -> Result<[Self; 2]> {
+        let installed = products::installed()?;
+        let names = [
+            "usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so",
+            "etc/ssl/sysgenid.cnf",
+        ];
+        Ok(names.map(|name| Self {
+            from: installed.join(name),
+            guest: Path::new("/").join(name),
+        }))
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let (host, guest) = match text.rsplit_once(':') {
             Some((host, guest)) => (host, Some(guest)),

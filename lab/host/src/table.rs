@@ -66,12 +66,6 @@ const COMPILERS: [&str; 8] = [
     "openjdk-21-jdk-headless",
 ];
 
-/// The provider for OpenSSL, and the configuration that switches it on.
-const PROVIDER: [&str; 2] = [
-    "usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so",
-    "etc/ssl/sysgenid.cnf",
-];
-
 /// Where the version of some software comes from.
 enum Version {
     /// It is the packaged kernel's.
@@ -320,11 +314,7 @@ fn build() -> Result<(Vec<Addition>, BTreeMap<String, String>)> {
         addition(products::rust_rand()?, "rust_rand"),
         addition(products::awslc_rand()?, "aws_lc_rand"),
     ];
-    let installed = products::installed()?;
-    programs.extend(PROVIDER.map(|name| Addition {
-        from: installed.join(name),
-        guest: Path::new("/").join(name),
-    }));
+    programs.extend(Addition::openssl_provider()?);
     Ok((programs, debian.versions))
 }
 

@@ -37,12 +37,6 @@ use crate::tap::Test;
 /// What switches the provider on.
 const ON: &str = "OPENSSL_CONF=/etc/ssl/sysgenid.cnf";
 
-/// Where the provider is installed, in the guest and in what is installed for one.
-const INSTALLED: [&str; 2] = [
-    "usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so",
-    "etc/ssl/sysgenid.cnf",
-];
-
 /// By how much more `RAND_bytes()` may take with the provider.
 const MOST_COST: f64 = 1.05;
 
@@ -57,10 +51,7 @@ fn setup(
     mut additions: Vec<Addition>,
     command: &[&str],
 ) -> Result<Setup> {
-    let installed = products::installed()?;
-    for name in INSTALLED {
-        additions.push(addition(installed.join(name), &format!("/{name}")));
-    }
+    additions.extend(Addition::openssl_provider()?);
     let command: Vec<_> = command.iter().map(|&word| word.to_owned()).collect();
     let userland = Userland::Packages(packages);
     Setup::with(options, &bench.kernel, userland, &additions, &command, None)
