@@ -17,6 +17,7 @@ use crate::{
             Value, //
         },
         device::with_driver_name,
+        error::eaddrnotavail,
         memremap::ForeignMemory, //
     },
     generation::{
@@ -157,7 +158,7 @@ pub(crate) fn map_id(device: &AcpiDevice) -> Result<IdMemory, Refusal> {
     let address = address(half(0)?, half(1)?)?;
 
     IdMemory::map(address).map_err(|err| {
-        if err == EADDRNOTAVAIL {
+        if err == eaddrnotavail() {
             Refusal::NotReserved(address)
         } else {
             Refusal::Mapping(err)

@@ -12,6 +12,11 @@ use kernel::{
     prelude::*, //
 };
 
+/// Returns `EADDRNOTAVAIL`: cannot assign requested address.
+pub(crate) fn eaddrnotavail() -> Error {
+    Error::from_errno(-(bindings::EADDRNOTAVAIL as c_int))
+}
+
 /// Returns `ENOBUFS`: no buffer space available.
 pub(crate) fn enobufs() -> Error {
     Error::from_errno(-(bindings::ENOBUFS as c_int))

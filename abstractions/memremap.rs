@@ -6,7 +6,10 @@
 //! [`include/linux/ioport.h`](srctree/include/linux/ioport.h),
 //! [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use crate::abstractions::vma::restrict_to_reading_one_page;
+use crate::abstractions::{
+    error::eaddrnotavail,
+    vma::restrict_to_reading_one_page, //
+};
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -102,11 +105,11 @@ impl<const N: usize> ForeignMemory<N> {
     ///
     /// # Errors
     ///
-    /// * [`EADDRNOTAVAIL`] if the bytes are not [reserved](is_reserved).
+    /// * [`EADDRNOTAVAIL`](eaddrnotavail) if the bytes are not [reserved](is_reserved).
     /// * [`ENOMEM`] if they cannot be mapped.
     pub(crate) fn map(start: PhysAddr) -> Result<Self> {
         if !is_reserved(start, N) {
-            return Err(EADDRNOTAVAIL);
+            return Err(eaddrnotavail());
         }
 
         // SAFETY: The memory is reserved, so nothing in the kernel relies on how it is mapped.
@@ -161,13 +164,13 @@ impl ForeignPage {
     ///
     /// # Errors
     ///
-    /// [`EADDRNOTAVAIL`] if a part of it is system RAM, which user space is not to see.
+    /// [`EADDRNOTAVAIL`](eaddrnotavail) if a part of it is system RAM, which user space is not to see.
     pub(crate) fn around(address: PhysAddr) -> Result<Self> {
         // CAST: The mask has all of the upper bits, however wide an address is.
         let start = address & PAGE_MASK as isize as PhysAddr;
 
         if !is_no_system_ram(start, PAGE_SIZE) {
-            return Err(EADDRNOTAVAIL);
+            return Err(eaddrnotavail());
         }
 
         // INVARIANT: This was just found out.
