@@ -41,10 +41,10 @@ install:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check check-debug shell table
+.PHONY: demo check lint check-debug shell table
 
 # ARGS are arguments of the lab: make check ARGS=--strict
-demo check check-debug shell table:
+demo check lint check-debug shell table:
 	@lab/lab $@ $(ARGS)
 
 # --- Help ---------------------------------------------------------------------
@@ -54,7 +54,8 @@ demo check check-debug shell table:
 help:
 	@echo 'In a virtual machine, with a stock kernel that the lab gets and boots:'
 	@echo '  make demo             see a machine cloned twice, and both clones notice'
-	@echo '  make check            run all tests and lints'
+	@echo '  make check            run all tests'
+	@echo '  make lint             look at the source: style, lints, licences, documentation'
 	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'
 	@echo '                        builds'
 	@echo '  make shell            get a shell in a guest with the module loaded'

@@ -3,7 +3,7 @@
  * What the provider costs: RAND_bytes() of 16, 32 and 1024 bytes from OpenSSL's
  * own generator and from the provider's, in one process and in alternation.
  *
- *	openssl_cost [--rounds N]
+ *	openssl_cost [--rounds N] [--at-most QUOTIENT] [--at-least QUOTIENT]
  *
  * Each has a library context of its own; one of them reads the configuration that
  * OPENSSL_CONF names. For each length it prints the medians of all rounds, and the
@@ -11,11 +11,17 @@
  *
  *	16 bytes: plain 301.5 ns, sysgenid 310.2 ns, quotient 1.029
  *
+ * With --at-most or --at-least it judges the quotients by these, and prints TAP. A
+ * provider that looks at nothing costs too little.
+ *
  * In a guest that counts instructions (lab/lab run --icount) these are not times but
  * instructions, and the same in each run.
  */
 
 #define _GNU_SOURCE
+#include <getopt.h>
+#include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +35,19 @@
 #define CALLS		1000
 #define MOST_ROUNDS	10001
 
+static const size_t lengths[] = { 16, 32, 1024 };
+
+#define LENGTHS		(sizeof(lengths) / sizeof(*lengths))
+
 static void die(const char *what)
 {
 	fprintf(stderr, "openssl_cost: %s\n", what);
 	exit(1);
+}
+
+static void misused(void)
+{
+	die("usage: openssl_cost [--rounds N] [--at-most QUOTIENT] [--at-least QUOTIENT]");
 }
 
 /* The nanoseconds that each of some calls takes. */
@@ -94,18 +109,49 @@ static void drawn_from(OSSL_LIB_CTX *context, const char *provider)
 		die(OSSL_PROVIDER_get0_name(its));
 }
 
+static double parse_quotient(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value > 0 && isfinite(value)))
+		die("a quotient is a positive number");
+	return value;
+}
+
 int main(int argc, char **argv)
 {
-	static const size_t lengths[] = { 16, 32, 1024 };
+	static const struct option options[] = {
+		{ "rounds", required_argument, NULL, 'r' },
+		{ "at-most", required_argument, NULL, 'm' },
+		{ "at-least", required_argument, NULL, 'l' },
+		{ 0 },
+	};
 	static double plain[MOST_ROUNDS], ours[MOST_ROUNDS], quotients[MOST_ROUNDS];
 	OSSL_LIB_CTX *with = OSSL_LIB_CTX_new(), *without = OSSL_LIB_CTX_new();
 	const char *configuration = getenv("OPENSSL_CONF");
-	int rounds = 301;
+	double most = INFINITY, least = 0;
+	int option, rounds = 301;
+	bool judges, bad = false;
 
-	if (argc == 3 && !strcmp(argv[1], "--rounds"))
-		rounds = atoi(argv[2]);
-	else if (argc != 1)
-		die("usage: openssl_cost [--rounds N]");
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'r':
+			rounds = atoi(optarg);
+			break;
+		case 'm':
+			most = parse_quotient(optarg);
+			break;
+		case 'l':
+			least = parse_quotient(optarg);
+			break;
+		default:
+			misused();
+		}
+	}
+	if (optind != argc)
+		misused();
+	judges = isfinite(most) || least > 0;
 	if (rounds < 1 || rounds > MOST_ROUNDS)
 		die("so many rounds are not possible");
 	if (!configuration || !OSSL_LIB_CTX_load_config(with, configuration))
@@ -114,7 +160,11 @@ int main(int argc, char **argv)
 	drawn_from(without, "default");
 	wait_for_rest(without);
 
-	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+	if (judges)
+		printf("TAP version 13\n1..%zu\n", LENGTHS);
+	for (size_t i = 0; i < LENGTHS; i++) {
+		double quotient;
+
 		cost(without, lengths[i]);
 		cost(with, lengths[i]);
 		for (int round = 0; round < rounds; round++) {
@@ -126,8 +176,17 @@ int main(int argc, char **argv)
 				ours[round] = cost(with, lengths[i]);
 			quotients[round] = ours[round] / plain[round];
 		}
-		printf("%zu bytes: plain %.1f ns, sysgenid %.1f ns, quotient %.3f\n", lengths[i],
-		       median(plain, rounds), median(ours, rounds), median(quotients, rounds));
+		quotient = median(quotients, rounds);
+		printf("%s%zu bytes: plain %.1f ns, sysgenid %.1f ns, quotient %.3f\n",
+		       judges ? "# " : "", lengths[i], median(plain, rounds),
+		       median(ours, rounds), quotient);
+		if (judges) {
+			bool good = quotient >= least && quotient <= most;
+
+			printf("%sok %zu - %zu bytes cost between %g and %g times as much\n",
+			       good ? "" : "not ", i + 1, lengths[i], least, most);
+			bad |= !good;
+		}
 	}
-	return 0;
+	return bad;
 }

@@ -40,7 +40,7 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt build cargo configs debian debug in-tree lock log results \
+	rm -rf --one-file-system root-* apt booted build cargo configs debian debug in-tree lock log results \
 		sources stock tmp tool userspace in-use
 	exit 0
 fi
@@ -127,9 +127,13 @@ LAB_ROOT_KEY=$(basename "$root")
 export LAB_CHECKOUT LAB_ROOT_KEY
 unset RUSTUP_TOOLCHAIN RUSTFLAGS CARGO_TARGET_DIR RUSTC RUSTC_WRAPPER MAKEFLAGS MAKELEVEL MFLAGS KDIR 2>/dev/null || :
 
-# The tool is kept by the content of its sources, so that a fresh clone starts at once.
-cd "$LAB_SOURCE/lab"
-key=$(find . -type f ! -path './target/*' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha)
+# The tool is kept by the content of its sources, so that a fresh clone starts at once; by this
+# file, which says how it is built; and by the root, which has the compiler. The other members of
+# the workspace add nothing to it.
+cd "$LAB_SOURCE"
+sources=$(find Cargo.toml Cargo.lock lab/host lab/init lab/wire lab/root.sh -type f -print0 |
+	LC_ALL=C sort -z | xargs -0 sha256sum)
+key=$(printf '%s\n' "$LAB_ROOT_KEY" "$sources" | sha)
 tool=/cache/tool/$key
 if ! [ -x "$at$tool/lab" ]; then
 	mkdir -p "$LAB_CACHE/tool"
@@ -142,16 +146,17 @@ if ! [ -x "$at$tool/lab" ]; then
 	start=$(date +%s)
 	log=$LAB_CACHE/tool/$key.log
 	target=x86_64-unknown-linux-gnu
-	build=/cache/build/$LAB_CHECKOUT/lab
-	if ! RUSTFLAGS='-C target-feature=+crt-static' chroot "$at" cargo build --release --locked \
-		--manifest-path /src/lab/Cargo.toml --target "$target" --target-dir "$build" \
+	build=/cache/build/$LAB_CHECKOUT/cargo
+	if ! RUSTFLAGS='-C target-feature=+crt-static' chroot "$at" cargo build --profile quick --locked \
+		--package lab --package init --manifest-path /src/Cargo.toml \
+		--target "$target" --target-dir "$build" \
 		>"$log" 2>&1; then
 		grep -E -A 12 '^error' "$log" >&2 || :
 		explain "cannot build the lab's tool" "$log"
 	fi
 	rm -rf "$at$tool" "$at$tool.part"
 	mkdir -p "$at$tool.part"
-	cp "$at$build/$target/release/lab" "$at$build/$target/release/init" "$at$tool.part/"
+	cp "$at$build/$target/quick/lab" "$at$build/$target/quick/init" "$at$tool.part/"
 	mv "$at$tool.part" "$at$tool"
 	say "built the lab's tool ($(($(date +%s) - start)) s)"
 fi

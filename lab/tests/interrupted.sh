@@ -9,23 +9,13 @@
 # Whether a process or a mount is left is asked of the whole machine, so no other lab may run.
 set -u
 
+. "$(dirname "$0")/tap.sh"
+
 lab=$(cd "$(dirname "$0")/.." && pwd)/lab
 cache=${1:?usage: interrupted.sh CACHE}
 export SYSGENID_CACHE="$cache"
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-count=0
-failed=0
-
-result() { # result STATUS NAME
-	count=$((count + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $count $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $count $2"
-	fi
-}
 
 left_behind() {
 	pgrep -f "qemu-system-x86_64.*sysgenid.lab" >"$out.left"
@@ -51,7 +41,7 @@ interrupt() {
 	waited=0
 	until grep -qF "$line" "$out"; do
 		if ! kill -0 "$pid" 2>/dev/null || [ "$waited" -gt 6000 ]; then
-			sed 's/^/# /' "$out"
+			diagnose "$out"
 			result 1 "SIG$signal: '$line' is reached"
 			kill -s KILL "$pid" 2>/dev/null
 			wait "$pid" 2>/dev/null
@@ -87,10 +77,10 @@ first=$!
 "$lab" run -- sh -c 'sleep 2; exit 4' >"$out.2" 2>&1 &
 second=$!
 wait "$first"
-[ $? = 3 ] || { sed 's/^/# /' "$out.1"; false; }
+[ $? = 3 ] || { diagnose "$out.1"; false; }
 result $? "two at once: the first"
 wait "$second"
-[ $? = 4 ] || { sed 's/^/# /' "$out.2"; false; }
+[ $? = 4 ] || { diagnose "$out.2"; false; }
 result $? "two at once: the second"
 rm -f "$out.1" "$out.2"
 
@@ -101,15 +91,14 @@ interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 1000'
 
 "$lab" run -- true >"$out" 2>&1
 status=$?
-[ "$status" = 0 ] || sed 's/^/# /' "$out"
+[ "$status" = 0 ] || diagnose "$out"
 result "$status" "the lab works after all that"
 
 script -qefc "'$lab' run -- sh -c 'exit 6'" /dev/null >"$out" </dev/null
 status=$?
-[ "$status" = 6 ] || { sed 's/^/# /' "$out"; false; }
+[ "$status" = 6 ] || { diagnose "$out"; false; }
 result $? "the lab works on a terminal"
 
 ! left_behind
 result $? "nothing is left in the end"
-echo "1..$count"
-[ "$failed" = 0 ]
+end_tests

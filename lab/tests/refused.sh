@@ -9,6 +9,8 @@
 # usage: refused.sh USER (as root; USER is an ordinary user who can read this checkout)
 set -u
 
+. "$(dirname "$0")/tap.sh"
+
 lab=$(cd "$(dirname "$0")/.." && pwd)/lab
 user=${1:?usage: refused.sh USER}
 [ "$(id -u)" = 0 ] || {
@@ -20,8 +22,6 @@ chmod 755 "$work"
 mkdir -m 1777 "$work/cache"
 export SYSGENID_CACHE="$work/cache"
 trap 'rm -rf "$work"' EXIT
-count=0
-failed=0
 
 # refused NAME WORDS COMMAND...: the command ends with 125, and its last line has the words.
 refused() {
@@ -29,15 +29,12 @@ refused() {
 	shift 2
 	"$@" >"$work/out" 2>&1
 	status=$?
-	count=$((count + 1))
-	if [ "$status" = 125 ] && tail -n 1 "$work/out" | grep -qF -- "$words"; then
-		echo "ok $count $name"
-	else
-		failed=$((failed + 1))
+	{ [ "$status" = 125 ] && tail -n 1 "$work/out" | grep -qF -- "$words"; } || {
 		echo "# status $status, without '$words':"
-		sed 's/^/# /' "$work/out"
-		echo "not ok $count $name"
-	fi
+		diagnose "$work/out"
+		false
+	}
+	result $? "$name"
 }
 
 # A search path without one of the commands in it.
@@ -90,5 +87,4 @@ refused "a small disk" "less than 8 GB free" \
 	on_a_small_disk "$lab" run -- true
 refused "no network" "no network" \
 	unshare --net "$lab" run -- true
-echo "1..$count"
-[ "$failed" = 0 ]
+end_tests

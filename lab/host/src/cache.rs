@@ -18,7 +18,7 @@ use rustix::fs::FlockOperation;
 use sha2::Digest;
 use sha2::Sha256;
 
-use crate::step;
+use crate::say;
 
 /// Where the sandbox shows the cache.
 const CACHE: &str = "/cache";
@@ -39,7 +39,7 @@ pub fn lock(name: &str) -> Result<Lock> {
     let path = directory("lock")?.join(name);
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        step::note(format!("another lab works on {name}; waiting for it"));
+        say::note(format!("another lab works on {name}; waiting for it"));
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
     }
     Ok(Lock(file))
@@ -78,6 +78,13 @@ pub fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBu
     Ok(path)
 }
 
+/// Removes a thing that was made.
+pub fn remove(path: &Path) -> Result<()> {
+    // It is no longer whole before the first of its files is gone.
+    fs::remove_file(path.join(MARKER))?;
+    fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", shown(path)))
+}
+
 /// A short key for what something is made from.
 pub fn key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
@@ -85,6 +92,15 @@ pub fn key(parts: &[&str]) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
+    shortened(hash)
+}
+
+/// A short key for the content of a file.
+pub fn key_of_bytes(bytes: &[u8]) -> String {
+    shortened(Sha256::new_with_prefix(bytes))
+}
+
+fn shortened(hash: Sha256) -> String {
     hash.finalize()
         .iter()
         .take(8)
@@ -108,6 +124,19 @@ pub fn shown(path: &Path) -> String {
         .strip_prefix(HOST)
         .map(|rest| Path::new("/").join(rest));
     outside.as_deref().unwrap_or(path).display().to_string()
+}
+
+/// A file or directory of the checkout.
+pub fn source(path: &str) -> PathBuf {
+    Path::new(SOURCE).join(path)
+}
+
+/// A path in the checkout, from its top.
+pub fn shown_in_source(path: &Path) -> String {
+    // Manifests name their neighbours by `..`.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let inside = path.strip_prefix(SOURCE).unwrap_or(&path);
+    inside.display().to_string()
 }
 
 /// Where the sandbox shows a path that the caller gave, relative to where the caller stands.

@@ -1,28 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `lab check` and `lab check-debug`: everything a contributor needs before a commit.
+//! `lab check`, `lab lint` and `lab check-debug`: everything a contributor needs before a commit.
+//!
+//! Tests describe themselves, in manifests where they stand, and no test is known here by its name.
+//! What cannot be said in a manifest is a function.
 
-mod awslc;
-mod build;
-mod c_library;
-mod ctl;
-mod debug;
-mod guests;
 mod in_tree;
-mod lab;
-mod library;
-mod openssl;
-mod source;
-mod system;
-mod window;
+mod ingredients;
+mod lint;
+mod manifest;
+mod runs;
+mod turns;
+mod unit_tests;
+mod words;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread;
@@ -33,181 +29,178 @@ use anyhow::Result;
 use anyhow::ensure;
 use serde::Serialize;
 
+use self::manifest::Run;
 use crate::cache;
 use crate::kernel;
 use crate::kernel::Choice;
 use crate::kernel::Kernel;
 use crate::kernel::Variant;
-use crate::products;
-use crate::step;
+use crate::say;
 use crate::table;
 use crate::tap::Outcome;
 use crate::tap::Test;
+use crate::window;
 
 /// One check: its name, the kernel that it is about, and what it does. It reports one or more
 /// tests.
 struct Check {
-    name: &'static str,
+    name: String,
+    /// Where it stands, from the top of the checkout.
+    place: String,
     kernel: Choice,
-    run: fn(&Bench) -> Result<Vec<Test>>,
+    work: Work,
+}
+
+enum Work {
+    /// What a manifest describes.
+    Described(Box<Run>),
+    /// What none can.
+    Written(fn(&Kernel) -> Result<Vec<Test>>),
 }
 
 impl Check {
-    /// About the stock kernel.
-    const fn stock(name: &'static str, run: fn(&Bench) -> Result<Vec<Test>>) -> Self {
-        Self {
-            name,
-            kernel: Choice::Stock,
-            run,
-        }
-    }
-
-    /// About one that the lab builds.
-    const fn debug(
-        variant: Variant,
-        name: &'static str,
-        run: fn(&Bench) -> Result<Vec<Test>>,
+    /// One that is a function, in a file here.
+    fn written(
+        kernel: Choice,
+        name: &str,
+        place: &str,
+        work: fn(&Kernel) -> Result<Vec<Test>>,
     ) -> Self {
         Self {
-            name,
-            kernel: Choice::Debug(variant),
-            run,
+            name: name.into(),
+            place: place.into(),
+            kernel,
+            work: Work::Written(work),
+        }
+    }
+
+    /// How it is called where several kernels are spoken of.
+    fn shown(&self) -> String {
+        match self.kernel {
+            Choice::Stock => self.name.clone(),
+            other => format!("{}, in {other}", self.name),
+        }
+    }
+
+    /// Whether `text` is in its name, or the directory or manifest in which it stands.
+    fn is_called(&self, text: &str) -> bool {
+        let text = text.trim_end_matches('/');
+        let below = self.place.strip_prefix(text);
+        self.name.contains(text)
+            || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn perform(&self, kernel: &Kernel) -> Result<Vec<Test>> {
+        match &self.work {
+            Work::Described(run) => runs::perform(run, kernel),
+            Work::Written(work) => work(kernel),
         }
     }
 }
 
-/// What a check needs.
-struct Bench {
-    kernel: Kernel,
+/// What is checked together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The tests, with packaged kernels.
+    Check,
+    /// The tests in kernels that catch mistakes.
+    CheckDebug,
+    /// What looks at the source.
+    Lint,
 }
 
-impl Bench {
-    /// The module, of a kernel that has not built it in.
-    fn module(&self) -> Result<PathBuf> {
-        products::module(&self.kernel)?.context("the driver is built in")
+impl Lane {
+    /// What the summary is called if nobody says.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Check => "check.json",
+            Self::CheckDebug => "check-debug.json",
+            Self::Lint => "lint.json",
+        }
     }
+
+    /// Its checks.
+    fn checks(self) -> Result<Vec<Check>> {
+        const LINT: &str = "lab/host/src/check/lint.rs";
+        const IN_TREE: &str = "lab/host/src/check/in_tree.rs";
+        const DEBUG: Choice = Choice::Debug(Variant::Debug);
+        let stock = Choice::Stock;
+        Ok(match self {
+            Self::Lint => vec![
+                Check::written(stock, "formatting", LINT, |_| lint::formatting()),
+                Check::written(stock, "lints", LINT, lint::lints),
+                Check::written(stock, "licences", LINT, |_| lint::licences()),
+                Check::written(stock, "documentation", LINT, |_| lint::documentation()),
+                Check::written(stock, "a test for each row of the contract", LINT, |_| {
+                    lint::contract()
+                }),
+                Check::written(stock, "the kernels that are claimed", LINT, lint::series),
+                Check::written(stock, "the table of clones", "Documentation/clones", |_| {
+                    table::check()
+                }),
+            ],
+            Self::Check => {
+                let mut checks = described(|kernel| !matches!(kernel, Choice::Debug(_)))?;
+                checks.push(Check::written(
+                    stock,
+                    "unit tests of the lab and of user space",
+                    "lab/host/src/check/unit_tests.rs",
+                    |_| unit_tests::unit_tests(),
+                ));
+                checks.push(Check::written(
+                    stock,
+                    "the window, our part",
+                    "bench",
+                    window::own_part,
+                ));
+                checks
+            }
+            Self::CheckDebug => {
+                let mut checks = described(|kernel| matches!(kernel, Choice::Debug(_)))?;
+                checks.push(Check::written(
+                    DEBUG,
+                    "the driver in a kernel tree",
+                    IN_TREE,
+                    |_| in_tree::builds(),
+                ));
+                checks.push(Check::written(
+                    DEBUG,
+                    "the tree's own checks",
+                    IN_TREE,
+                    |_| Ok(in_tree::kernel_checks()),
+                ));
+                checks
+            }
+        })
+    }
+}
+
+/// What the checkout's manifests describe, once for each of the kernels that are wanted.
+fn described(is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    for run in manifest::all()? {
+        for kernel in run.kernels.iter().map(|kernel| kernel.0) {
+            if is_wanted(kernel) {
+                checks.push(Check {
+                    name: run.name.clone(),
+                    place: run.place.clone(),
+                    kernel,
+                    work: Work::Described(Box::new(run.clone())),
+                });
+            }
+        }
+    }
+    Ok(checks)
 }
 
 /// One for each kernel of a lane.
-type Benches = BTreeMap<Choice, Bench>;
-
-/// What is checked together.
-struct Lane {
-    /// Without a guest: these use all processors themselves, and run one after the other.
-    on_the_host: &'static [Check],
-    /// With guests: as many at once as there are processors. Those that take longest come first.
-    in_guests: &'static [Check],
-}
-
-/// `lab check`: everything a contributor needs before a commit.
-const CHECK: Lane = Lane {
-    on_the_host: &[
-        Check::stock("formatting", source::formatting),
-        Check::stock("lints", source::lints),
-        Check::stock("a test for each row of the contract", source::contract),
-        Check::stock("licences", source::licences),
-        Check::stock("the table of clones", |_| table::check()),
-        Check::stock("unit tests of the lab and of user space", build::unit_tests),
-        Check::stock("the module's build", build::module_build),
-        Check::stock(
-            "a KDIR that cannot build Rust modules",
-            build::refused_kdirs,
-        ),
-        Check::stock("the front door", build::front_door),
-        Check::stock("user space's documentation", build::documentation),
-    ],
-    in_guests: &[
-        Check::stock("a system that reacts by itself", system::reacts),
-        Check::stock("selftests", guests::selftests),
-        Check::stock(
-            "loading, unloading, and other kernel code",
-            guests::module_test,
-        ),
-        Check::stock("the ordering promise", guests::ordering),
-        Check::stock("sysgenctl", ctl::sysgenctl),
-        Check::stock("clones", guests::clones),
-        Check::stock("sysgenctl in clones", ctl::clones),
-        Check::stock("resumed with the same ID", guests::same_id),
-        Check::stock("AWS-LC", awslc::with_module),
-        Check::stock("AWS-LC, control", awslc::control),
-        Check::stock("the window, 1 processor", window::one_processor),
-        Check::stock("the window, several", window::several_processors),
-        Check::stock("the window, control", window::control),
-        Check::stock("the window, our part", window::own_part),
-        Check::stock("OpenSSL's provider in clones", openssl::clones),
-        Check::stock("OpenSSL in clones, control", openssl::control),
-        Check::stock("OpenSSL's provider", openssl::provider),
-        Check::stock("nginx in clones", openssl::nginx),
-        Check::stock("OpenSSL's provider, cost", openssl::cost),
-        Check::stock("demo", lab::demo),
-        Check::stock("the C library", c_library::check),
-        Check::stock("where /dev/vmgenid is", guests::id_nodes),
-        Check::stock(
-            "a program that the lab has never seen",
-            guests::unknown_program,
-        ),
-        Check::stock("ends of a run", lab::ends),
-        Check::stock("kernel reports", lab::reports),
-        Check::stock("Debian's user space", lab::userspace),
-        Check::stock("the library crate", library::on_the_device),
-        Check::stock("the library crate in the window", window::library),
-        Check::stock("a ledger that clones write to", library::ledger),
-    ],
-};
-
-/// `lab check-debug`: the kernels that catch mistakes.
-const CHECK_DEBUG: Lane = Lane {
-    on_the_host: &[
-        Check::debug(
-            Variant::Debug,
-            "the driver in a kernel tree",
-            in_tree::builds,
-        ),
-        Check::debug(
-            Variant::Debug,
-            "the tree's own checks",
-            in_tree::kernel_checks,
-        ),
-    ],
-    in_guests: &[
-        Check::debug(Variant::Debug, "loaded and unloaded", debug::load),
-        Check::debug(Variant::Debug, "mistakes are found", debug::mistakes),
-        Check::debug(
-            Variant::Debug,
-            "malformed VMGenID devices",
-            debug::malformed,
-        ),
-        Check::debug(Variant::Debug, "memory runs short", debug::faults),
-        Check::debug(Variant::Debug, "the VMGenID device", debug::vmgenid),
-        Check::debug(Variant::DebugBuiltin, "the VMGenID device", debug::vmgenid),
-        Check::debug(Variant::Debug, "selftests", guests::selftests),
-        Check::debug(Variant::Kcsan, "the VMGenID device", debug::vmgenid),
-        Check::debug(Variant::Debug, "the ordering promise", guests::ordering),
-        Check::debug(Variant::DebugBuiltin, "selftests", guests::selftests),
-        Check::debug(Variant::Kcsan, "selftests", guests::selftests),
-        Check::debug(Variant::Debug, "clones", guests::clones),
-        Check::debug(Variant::DebugBuiltin, "clones", guests::clones),
-        Check::debug(Variant::Kcsan, "clones", guests::clones),
-        Check::debug(
-            Variant::Debug,
-            "loading, unloading, and other kernel code",
-            guests::module_test,
-        ),
-        Check::debug(Variant::Debug, "resumed with the same ID", guests::same_id),
-        Check::debug(
-            Variant::DebugBuiltin,
-            "resumed with the same ID",
-            guests::same_id,
-        ),
-        Check::debug(Variant::DebugBuiltin, "unit tests", debug::unit_tests),
-        Check::debug(Variant::Kcsan, "mistakes are found", debug::data_race),
-    ],
-};
+type Kernels = BTreeMap<Choice, Kernel>;
 
 /// What came of one check.
 #[derive(Serialize)]
 struct Report {
-    check: &'static str,
+    check: String,
+    place: String,
     kernel: String,
     release: String,
     seconds: f32,
@@ -229,52 +222,47 @@ pub struct Plan {
     pub summary: PathBuf,
     /// Whether a test that was skipped counts against it.
     pub strict: bool,
-    /// The name of a check must have one of these in it, if there are any.
+    /// The name of a check, or its place, must be one of these, if there are any.
     pub only: Vec<String>,
 }
 
-/// Runs `lab check`.
-pub fn check(plan: &Plan) -> Result<u8> {
-    run(&CHECK, plan)
-}
-
-/// Runs `lab check-debug`.
-pub fn check_debug(plan: &Plan) -> Result<u8> {
-    run(&CHECK_DEBUG, plan)
-}
-
 /// Runs the checks of a lane, writes the summary, and returns what the lab exits with.
-fn run(lane: &Lane, plan: &Plan) -> Result<u8> {
-    let is_named = |check: &Check, text: &str| check.name.contains(text);
-    let planned = |checks: &'static [Check]| -> Vec<&'static Check> {
-        let is_planned = |check: &&Check| {
-            plan.only.is_empty() || plan.only.iter().any(|text| is_named(check, text))
-        };
-        checks.iter().filter(is_planned).collect()
-    };
-    let (on_the_host, in_guests) = (planned(lane.on_the_host), planned(lane.in_guests));
-    let all = || on_the_host.iter().chain(&in_guests).copied();
+pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
+    let mut checks = lane.checks()?;
+    let all = checks.len();
     for text in &plan.only {
         ensure!(
-            all().any(|check| is_named(check, text)),
-            "no check has “{text}” in its name"
+            checks.iter().any(|check| check.is_called(text)),
+            "no check has “{text}” in its name, and none stands there"
         );
     }
+    checks
+        .retain(|check| plan.only.is_empty() || plan.only.iter().any(|text| check.is_called(text)));
     // Without these there is nothing to check, and their steps are worth watching.
-    let mut benches = Benches::new();
-    for check in all() {
-        if let Entry::Vacant(entry) = benches.entry(check.kernel) {
-            let kernel = kernel::get(check.kernel)?;
-            entry.insert(Bench { kernel });
+    let mut kernels = Kernels::new();
+    for check in &checks {
+        if let Entry::Vacant(entry) = kernels.entry(check.kernel) {
+            entry.insert(kernel::get(check.kernel)?);
         }
     }
-    step::be_quiet();
-    let mut checks: Vec<Report> = on_the_host
-        .iter()
-        .map(|check| perform(check, &benches))
-        .collect();
-    checks.extend(in_parallel(&in_guests, &benches));
+    say::be_quiet();
+    // What takes longest begins first, so that nothing runs alone in the end.
+    let mut seconds = Seconds::read()?;
+    checks.sort_by(|one, other| seconds.of(other).total_cmp(&seconds.of(one)));
+    let reports = match lane {
+        // These use all processors themselves.
+        Lane::Lint => checks
+            .iter()
+            .map(|check| perform(check, &kernels))
+            .collect(),
+        Lane::Check | Lane::CheckDebug => in_parallel(&checks, &kernels),
+    };
+    for (check, report) in &reports {
+        seconds.record(check, report.seconds);
+    }
+    seconds.write()?;
 
+    let checks: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
     let count = |outcome| {
         let tests = checks.iter().flat_map(|report| &report.tests);
         tests.filter(|test| test.outcome == outcome).count()
@@ -289,7 +277,7 @@ fn run(lane: &Lane, plan: &Plan) -> Result<u8> {
     fs::write(summary, serde_json::to_vec_pretty(&summarised)?)
         .with_context(|| format!("cannot write {}", cache::shown(summary)))?;
     println!("summary: {}", cache::shown(summary));
-    let left_out = lane.on_the_host.len() + lane.in_guests.len() - summarised.checks.len();
+    let left_out = all - summarised.checks.len();
     if left_out > 0 {
         println!("{left_out} checks were left out");
     }
@@ -301,7 +289,44 @@ fn run(lane: &Lane, plan: &Plan) -> Result<u8> {
     Ok(u8::from(bad))
 }
 
-fn in_parallel(checks: &[&Check], benches: &Benches) -> Vec<Report> {
+/// How long each check took when it was last run here.
+struct Seconds(BTreeMap<String, f32>);
+
+impl Seconds {
+    fn path() -> Result<PathBuf> {
+        Ok(cache::directory("results")?.join("seconds.json"))
+    }
+
+    /// What is not there, or damaged, is not known: it is nothing but a guess.
+    fn read() -> Result<Self> {
+        let known = fs::read(Self::path()?).unwrap_or_default();
+        Ok(Self(serde_json::from_slice(&known).unwrap_or_default()))
+    }
+
+    fn of(&self, check: &Check) -> f32 {
+        let guess = match &check.work {
+            // Who may take long is given long.
+            #[expect(clippy::cast_precision_loss, reason = "it is a guess")]
+            Work::Described(run) => run.guest.limit as f32,
+            Work::Written(_) => f32::MAX,
+        };
+        self.0.get(&check.shown()).copied().unwrap_or(guess)
+    }
+
+    fn record(&mut self, check: &Check, seconds: f32) {
+        self.0.insert(check.shown(), seconds);
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = Self::path()?;
+        let mut file = tempfile::NamedTempFile::new_in(cache::directory("results")?)?;
+        serde_json::to_writer_pretty(&mut file, &self.0)?;
+        file.persist(&path)?;
+        Ok(())
+    }
+}
+
+fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Report)> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -314,7 +339,7 @@ fn in_parallel(checks: &[&Check], benches: &Benches) -> Vec<Report> {
                         .unwrap_or_else(PoisonError::into_inner)
                         .next();
                     let Some(check) = next else { return };
-                    let report = perform(check, benches);
+                    let report = perform(check, kernels);
                     reports
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -326,22 +351,19 @@ fn in_parallel(checks: &[&Check], benches: &Benches) -> Vec<Report> {
     reports.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn perform(check: &Check, benches: &Benches) -> Report {
-    let bench = &benches[&check.kernel];
+fn perform<'a>(check: &'a Check, kernels: &Kernels) -> (&'a Check, Report) {
+    let kernel = &kernels[&check.kernel];
     let start = Instant::now();
-    let tests =
-        (check.run)(bench).unwrap_or_else(|error| vec![Test::from_result(check.name, Err(error))]);
+    let tests = check
+        .perform(kernel)
+        .unwrap_or_else(|error| vec![Test::from_result(&check.name, Err(error))]);
     let seconds = start.elapsed().as_secs_f32();
     let of = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
     let (failed, skipped) = (of(Outcome::Failed), of(Outcome::Skipped));
     let mut text = format!(
-        "{:<6} {}{} ({} passed{}{}, {seconds:.1} s)\n",
+        "{:<6} {} ({} passed{}{}, {seconds:.1} s)\n",
         if failed > 0 { "FAILED" } else { "ok" },
-        check.name,
-        match check.kernel {
-            Choice::Debug(variant) => format!(", in {variant}"),
-            Choice::Stock | Choice::Series(_) => String::new(),
-        },
+        check.shown(),
         of(Outcome::Passed),
         if failed > 0 {
             format!(", {failed} failed")
@@ -366,37 +388,13 @@ fn perform(check: &Check, benches: &Benches) -> Report {
         }
     }
     print!("{text}");
-    Report {
-        check: check.name,
-        kernel: bench.kernel.name.clone(),
-        release: bench.kernel.release.clone(),
+    let report = Report {
+        check: check.name.clone(),
+        place: check.place.clone(),
+        kernel: kernel.name.clone(),
+        release: kernel.release.clone(),
         seconds,
         tests,
-    }
-}
-
-fn source(path: &str) -> PathBuf {
-    Path::new(cache::SOURCE).join(path)
-}
-
-/// The Cargo workspaces and packages of the repository.
-const CARGO: [&str; 5] = [
-    "Documentation/clones/rust",
-    "lab",
-    "selftests/rust",
-    "selftests/awslc",
-    "userspace",
-];
-
-fn cargo(package: &str, arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new("cargo");
-    command
-        .args(arguments)
-        .arg("--manifest-path")
-        .arg(source(package).join("Cargo.toml"))
-        .env(
-            "CARGO_TARGET_DIR",
-            cache::build_directory(&format!("check-{}", package.replace('/', "-")))?,
-        );
-    Ok(command)
+    };
+    (check, report)
 }

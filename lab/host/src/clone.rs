@@ -24,8 +24,9 @@ use crate::guest::Stop;
 use crate::guest::Through;
 use crate::machine::Machine;
 use crate::machine::Origin;
+use crate::say;
 use crate::setup::Setup;
-use crate::step;
+use crate::setup::Started;
 
 /// A saved machine.
 pub struct Saved<'a> {
@@ -42,11 +43,15 @@ pub struct Saved<'a> {
 }
 
 impl<'a> Saved<'a> {
-    /// Boots the guest and saves it when its command says `READY`. If it never does, the value
+    /// Starts the guest and saves it when its command says `READY`. If it never does, the value
     /// is what the lab exits with.
     pub fn new(setup: &'a Setup, sink: &mut dyn Sink) -> Result<Result<Self, u8>> {
-        let id = Uuid::new_v4();
-        let (mut machine, mut follower, mut stop) = setup.boot(id, sink)?;
+        let Started {
+            mut machine,
+            mut follower,
+            id,
+            mut stop,
+        } = setup.start(sink)?;
         if stop == Stop::Started {
             let limit = Instant::now() + setup.limit;
             stop = follower.follow(machine.channel(), limit, true, sink)?;
@@ -73,7 +78,7 @@ impl<'a> Saved<'a> {
         follower.follow(&channel, limit, false, sink)?;
         #[expect(clippy::cast_precision_loss, reason = "it is shown in MB")]
         let size = fs::metadata(&state)?.len() as f32 / 1e6;
-        step::note(format!(
+        say::note(format!(
             "saved the machine ({size:.0} MB) in {:.1} s",
             took.as_secs_f32()
         ));
@@ -102,7 +107,8 @@ impl<'a> Saved<'a> {
 
     /// Reads the memory of the saved machine.
     pub fn memory(&self, address: u64, length: u64) -> Result<Vec<u8>> {
-        let origin = Origin::Saved(&self.state, &self.setup.initramfs);
+        let initramfs = self.setup.initramfs();
+        let origin = Origin::Saved(&self.state, &initramfs);
         Machine::start(&self.setup.hardware, self.id, origin)?.memory(address, length)
     }
 
@@ -116,7 +122,8 @@ impl<'a> Saved<'a> {
         resumed: impl FnOnce(Duration),
     ) -> Result<u8> {
         let start = Instant::now();
-        let origin = Origin::Saved(&self.state, &self.setup.initramfs);
+        let initramfs = self.setup.initramfs();
+        let origin = Origin::Saved(&self.state, &initramfs);
         let mut machine = Machine::start(&self.setup.hardware, id, origin)?;
         let mut follower = self.follower.clone();
         resumed(start.elapsed());
@@ -149,14 +156,14 @@ pub fn run(setup: &Setup, clones: usize, same_guid: bool) -> Result<u8> {
             let id = if same_guid { saved.id } else { Uuid::new_v4() };
             let mut sink = Prefixed::new(format!("{name}| "));
             let status = saved.resume(&name, id, &mut sink, |took| {
-                step::note(format!(
+                say::note(format!(
                     "{name}: resumed with the ID {id} in {:.1} s",
                     took.as_secs_f32()
                 ));
             })?;
             sink.finish()?;
             if status != 0 {
-                step::say(format!("{name}: exit status {status}"));
+                say::say(format!("{name}: exit status {status}"));
             }
             worst = if worst == 0 { status } else { worst };
         }

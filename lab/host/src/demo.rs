@@ -154,7 +154,7 @@ pub fn run() -> Result<u8> {
     let options = GuestOptions::plain();
     let kernel = kernel::get(options.kernel)?;
     let program = Addition {
-        from: products::demo_guest()?,
+        from: products::demo_guest(&kernel)?,
         guest: GUEST_PROGRAM.into(),
     };
     let setup = Setup::with(

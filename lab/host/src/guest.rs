@@ -19,7 +19,7 @@ use wire::Frame;
 
 use crate::machine::Machine;
 use crate::report::Watch;
-use crate::step;
+use crate::say;
 
 /// What a run exits with when the lab itself fails, or the kernel reports a problem.
 pub const FAILED: u8 = 125;
@@ -45,14 +45,16 @@ pub trait Sink: Send {
     /// Takes what the lab says of how the guest ended; more lines than one if it has something to
     /// show.
     fn remark(&mut self, remark: &str) {
-        step::say(remark);
+        say::say(remark);
     }
 }
 
 /// Why following a guest stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// init is up, and the command starts.
+    /// init is up, and waits for its job.
+    Waiting,
+    /// The command starts.
     Started,
     /// The command wrote the line `READY`.
     Ready,
@@ -89,6 +91,7 @@ impl Follower {
         loop {
             while let Some(frame) = self.decoder.next_frame().map_err(anyhow::Error::msg)? {
                 match frame {
+                    Frame::Waiting => return Ok(Stop::Waiting),
                     Frame::Started => return Ok(Stop::Started),
                     Frame::Ended(end) => return Ok(Stop::Ended(end)),
                     Frame::Kernel(record) => self.kernel.record(&record),
@@ -104,9 +107,11 @@ impl Follower {
                             return Ok(Stop::Ready);
                         }
                     }
-                    other @ (Frame::Input(_) | Frame::Resized(_) | Frame::FindLeaks) => {
-                        bail!("the guest sent {other:?}")
-                    }
+                    other @ (Frame::Files(_)
+                    | Frame::Begin(_)
+                    | Frame::Input(_)
+                    | Frame::Resized(_)
+                    | Frame::FindLeaks) => bail!("the guest sent {other:?}"),
                 }
             }
             let left = limit.saturating_duration_since(Instant::now());
@@ -206,7 +211,7 @@ impl Follower {
                 ));
                 FAILED
             }
-            Stop::Started | Stop::Ready | Stop::Searched => FAILED,
+            Stop::Waiting | Stop::Started | Stop::Ready | Stop::Searched => FAILED,
         }
     }
 }

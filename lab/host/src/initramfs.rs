@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A guest's file system: an archive that the kernel unpacks into memory.
+//! A guest's files: an archive that the kernel unpacks into memory, or init when the guest is up.
 //!
-//! Everything a guest has is in it, so that a saved machine depends on no file of the host.
+//! Everything a guest has comes like that, so that a saved machine depends on no file of the host.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -21,7 +21,6 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use cpio::newc;
-use wire::Job;
 
 use crate::step::output_of;
 
@@ -49,8 +48,8 @@ pub struct Initramfs {
 }
 
 impl Initramfs {
-    /// The least that a guest has: init, its job, and the directories that it mounts on.
-    pub fn new(job: &Job) -> Result<Self> {
+    /// The least that a guest boots from: init, and the directories that it mounts on.
+    pub fn bootable() -> Result<Self> {
         let tool = env::var_os("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
         let mut new = Self::default();
         for name in [
@@ -64,7 +63,6 @@ impl Initramfs {
         }
         // Without it the kernel warns that init has no console.
         new.put("dev/console", Entry::Console);
-        new.text(wire::JOB, serde_json::to_vec(job)?);
         new.file(&Path::new(&tool).join("init"), "init")?;
         new.file(Path::new(BUSYBOX), BUSYBOX)?;
         Ok(new)
@@ -146,6 +144,13 @@ impl Initramfs {
     pub fn text(&mut self, guest: impl AsRef<Path>, text: impl Into<Vec<u8>>) {
         let text = text.into();
         self.put(guest, Entry::Text { text, mode: 0o644 });
+    }
+
+    /// Adds all that the other one has, in place of what is here.
+    pub fn extend(&mut self, other: Self) {
+        for (name, entry) in other.entries {
+            self.put(name, entry);
+        }
     }
 
     fn put(&mut self, guest: impl AsRef<Path>, entry: Entry) {

@@ -121,6 +121,14 @@ impl Kernel {
         stock::modules(offer)
     }
 
+    /// A module of the kernel itself, which nobody loads unasked.
+    pub fn own_module(&self, name: &str) -> Result<PathBuf> {
+        match &self.vmgenid {
+            Vmgenid::Module(path) if path.ends_with(name) => Ok(path.clone()),
+            _ => bail!("the kernel “{}” has no module {name}", self.name),
+        }
+    }
+
     /// A `make` in the object tree, with the compiler that this kernel was built with.
     pub fn make(&self) -> Command {
         let mut make = Command::new("make");

@@ -3,7 +3,6 @@
 //! A virtual machine: QEMU, driven over QMP.
 
 use std::fs;
-use std::io::BufReader;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -23,13 +22,14 @@ use anyhow::anyhow;
 use anyhow::bail;
 use command_fds::CommandFdExt;
 use command_fds::FdMapping;
-use qapi::Qmp;
-use qapi::Stream;
-use qapi::qmp;
+use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::cache;
 use crate::kernel::Kernel;
-use crate::step;
+use crate::qmp;
+use crate::qmp::Monitor;
+use crate::say;
 
 /// How long QEMU may take for what it answers at once on any machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -97,14 +97,12 @@ impl Hardware {
     }
 }
 
-type Monitor = Qmp<Stream<BufReader<UnixStream>, UnixStream>>;
-
-/// A running QEMU. It is killed when this is dropped.
+/// A machine in a QEMU, which is killed when this is dropped.
 pub struct Machine {
-    qemu: Child,
+    qemu: Qemu,
     monitor: Monitor,
     channel: UnixStream,
-    directory: tempfile::TempDir,
+    directory: TempDir,
 }
 
 /// What a machine starts from.
@@ -181,52 +179,33 @@ impl Machine {
         // The child has its ends; ours must be the only ones here, or no end would be seen.
         drop(command);
         monitor.set_read_timeout(Some(PATIENCE))?;
-        let stream = Stream::new(BufReader::new(monitor.try_clone()?), monitor);
+        let mut qemu = Qemu(qemu);
+        // The greeting comes when QEMU has set everything up.
+        let monitor = Monitor::new(monitor).map_err(|error| {
+            qemu.end();
+            let words = own_words(&directory);
+            anyhow!("QEMU does not start: {words} ({error:#})")
+        })?;
         let mut machine = Self {
             qemu,
-            monitor: Qmp::new(stream),
+            monitor,
             channel,
             directory,
         };
-        machine.connect(matches!(origin, Origin::Saved(..)))?;
+        if let Origin::Saved(saved, _) = origin {
+            machine
+                .wait_until("load the saved machine", |machine| {
+                    Ok(machine.ask(&qmp::QueryStatus {})?.status == "paused")
+                })
+                .with_context(|| format!("{} is of no use", cache::shown(saved)))?;
+        }
         Ok(machine)
     }
 
-    fn connect(&mut self, loads: bool) -> Result<()> {
-        // The greeting comes when QEMU has set everything up; read_capabilities() panics when
-        // QEMU ends instead, so see first that something arrives.
-        use std::io::BufRead;
-        let greeting = self.monitor.inner_mut().fill_buf().map(<[u8]>::len);
-        if !matches!(greeting, Ok(1..)) {
-            self.qemu.kill().ok();
-            self.qemu.wait()?;
-            bail!("QEMU does not start: {}", self.own_words());
-        }
-        self.monitor.handshake().context("QEMU does not answer")?;
-        if loads {
-            self.wait_until("load the saved machine", |machine| {
-                let status = machine.ask(&qmp::query_status {})?.status;
-                Ok(status == qmp::RunState::paused)
-            })?;
-        }
-        Ok(())
-    }
-
-    /// What QEMU itself wrote, in one line.
-    fn own_words(&self) -> String {
-        let words = fs::read_to_string(self.directory.path().join("qemu")).unwrap_or_default();
-        let words: Vec<_> = words.lines().map(str::trim).collect();
-        if words.is_empty() {
-            "it says nothing".into()
-        } else {
-            words.join("; ")
-        }
-    }
-
-    fn ask<C: qapi::Command>(&mut self, command: &C) -> Result<C::Ok> {
+    fn ask<C: qapi_spec::Command>(&mut self, command: &C) -> Result<C::Ok> {
         self.monitor.execute(command).map_err(|error| {
-            let words = self.own_words();
-            anyhow!("QEMU refuses {}: {error} ({words})", C::NAME)
+            let words = own_words(&self.directory);
+            anyhow!("QEMU refuses {}: {error:#} ({words})", C::NAME)
         })
     }
 
@@ -238,7 +217,7 @@ impl Machine {
         let start = Instant::now();
         while !reached(self)? {
             if start.elapsed() > PATIENCE {
-                bail!("QEMU does not {what}: {}", self.own_words());
+                bail!("QEMU does not {what}: {}", own_words(&self.directory));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -247,55 +226,53 @@ impl Machine {
 
     /// Stops the machine: the guest's clock and all that it does stand still.
     pub fn stop(&mut self) -> Result<()> {
-        self.ask(&qmp::stop {})?;
+        self.ask(&qmp::Stop {})?;
         Ok(())
     }
 
     /// Writes a stopped machine's state to `path`, and ends QEMU. What the guest has sent before
     /// can still be read from the channel that this returns.
     pub fn save(mut self, path: &Path) -> Result<UnixStream> {
-        self.ask(&qmp::migrate_set_parameters(qmp::MigrateSetParameters {
+        self.ask(&qmp::MigrateSetParameters {
             // The default, 128 MiB a second, is meant for a network.
-            max_bandwidth: Some(1 << 34),
-            ..Default::default()
-        }))?;
-        self.ask(&qmp::migrate {
-            uri: Some(format!("file:{}", path.display())),
-            channels: None,
-            detach: None,
-            resume: None,
+            max_bandwidth: 1 << 34,
+        })?;
+        self.ask(&qmp::Migrate {
+            uri: format!("file:{}", path.display()),
         })?;
         self.wait_until("save the machine", |machine| {
-            let info = machine.ask(&qmp::query_migrate {})?;
-            match info.status {
-                Some(qmp::MigrationStatus::completed) => Ok(true),
-                Some(qmp::MigrationStatus::failed) => bail!(
+            let migration = machine.ask(&qmp::QueryMigrate {})?;
+            match migration.status.as_deref() {
+                Some("completed") => Ok(true),
+                Some("failed") => bail!(
                     "cannot save the machine: {}",
-                    info.error_desc.unwrap_or_else(|| machine.own_words())
+                    migration
+                        .error_desc
+                        .unwrap_or_else(|| own_words(&machine.directory))
                 ),
                 _ => Ok(false),
             }
         })?;
         // QEMU may be gone before its answer is.
-        self.monitor.write_command(&qmp::quit {}).ok();
-        self.qemu.wait()?;
+        self.monitor.send(&qmp::Quit {}).ok();
+        self.qemu.0.wait()?;
         Ok(self.channel.try_clone()?)
     }
 
     /// Reads memory of a machine that stands still.
     pub fn memory(&mut self, address: u64, length: u64) -> Result<Vec<u8>> {
         let file = self.directory.path().join("memory");
-        self.ask(&qmp::pmemsave {
+        self.ask(&qmp::Pmemsave {
             val: address,
             size: length,
-            filename: file.display().to_string(),
+            filename: &file,
         })?;
         fs::read(&file).context("cannot read what QEMU has saved")
     }
 
     /// Lets a loaded machine run.
     pub fn resume(&mut self) -> Result<()> {
-        self.ask(&qmp::cont {})?;
+        self.ask(&qmp::Cont {})?;
         Ok(())
     }
 
@@ -314,9 +291,36 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        self.qemu.kill().ok();
-        self.qemu.wait().ok();
+        // Before the other end is closed.
+        self.qemu.end();
         self.channel.shutdown(Shutdown::Both).ok();
+    }
+}
+
+/// The process. It is killed when this is dropped.
+struct Qemu(Child);
+
+impl Qemu {
+    fn end(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What QEMU itself wrote, in one line.
+fn own_words(directory: &TempDir) -> String {
+    let words = fs::read_to_string(directory.path().join("qemu")).unwrap_or_default();
+    let words: Vec<_> = words.lines().map(str::trim).collect();
+    if words.is_empty() {
+        "it says nothing".into()
+    } else {
+        words.join("; ")
     }
 }
 
@@ -359,6 +363,21 @@ impl Virtualisation {
     }
 }
 
+/// What kind of processor guests have here, as far as it makes a difference to one that is saved.
+pub fn processor(icount: bool) -> String {
+    if icount || !Virtualisation::find().is_usable() {
+        return "emulated".into();
+    }
+    // Guests have all that the host's has.
+    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let told = ["model name", "flags", "microcode"];
+    let lines = information
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| told.iter().any(|start| line.starts_with(start)));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
 /// KVM where it can be had; else emulation, said once.
 fn accelerator(icount: bool) -> Vec<String> {
     static SAID: Once = Once::new();
@@ -373,7 +392,7 @@ fn accelerator(icount: bool) -> Vec<String> {
             (false, false) => "this machine has no hardware virtualisation",
             (false, true) => "/dev/kvm cannot be opened",
         };
-        step::say(format!("emulating the processor (TCG): {why}"));
+        say::say(format!("emulating the processor (TCG): {why}"));
     });
     let mut arguments: Vec<String> = to_strings(&["-accel", "tcg", "-cpu", "max,la57=off"]);
     if icount {

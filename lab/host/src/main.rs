@@ -6,7 +6,10 @@
 //! It runs inside the sandbox that `lab/lab` makes, with Debian's toolchain around it, the
 //! checkout at `/src`, the cache at `/cache` and the caller's file system at `/host`.
 
+#![forbid(unsafe_code)]
+
 mod apt;
+mod booted;
 mod cache;
 mod check;
 mod clone;
@@ -16,8 +19,10 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod products;
+mod qmp;
 mod report;
 mod run;
+mod say;
 mod setup;
 mod shell;
 mod step;
@@ -35,6 +40,7 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::error::ErrorKind;
 
+use crate::check::Lane;
 use crate::guest::FAILED;
 use crate::guest::Through;
 use crate::kernel::Choice;
@@ -117,8 +123,10 @@ enum Verb {
         )]
         only: String,
     },
-    /// Run all tests and lints, in the stock kernel
+    /// Run all tests, in packaged kernels
     Check(CheckOptions),
+    /// Look at the source: formatting, lints, licences, documentation, what is claimed
+    Lint(CheckOptions),
     /// Build kernels that catch mistakes, with the driver in their tree, and run the tests there
     CheckDebug(CheckOptions),
     /// Look in the archive for newer kernels
@@ -127,31 +135,33 @@ enum Verb {
     Clean,
 }
 
-/// Options of both checks.
+/// Options of all checks.
 #[derive(clap::Args)]
 struct CheckOptions {
-    /// Write the machine-readable summary (JSON) here [default: in the cache, results/check.json or
-    /// results/check-debug.json]
+    /// Write the machine-readable summary (JSON) here [default: in the cache, results/check.json and
+    /// so on]
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
     /// Let a test that was skipped count as failed
     #[arg(long)]
     strict: bool,
-    /// Run those checks only whose name has this in it, or one of these if there are several
+    /// Run those checks only whose name has this in it, or which stand there (a directory or a
+    /// manifest, from the top of the checkout); may be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
 }
 
 impl CheckOptions {
-    fn plan(self, summary: &str) -> Result<check::Plan> {
-        Ok(check::Plan {
+    fn run(self, lane: Lane) -> Result<u8> {
+        let plan = check::Plan {
             summary: match &self.summary {
                 Some(path) => cache::from_caller(path),
-                None => cache::directory("results")?.join(summary),
+                None => cache::directory("results")?.join(lane.summary()),
             },
             strict: self.strict,
             only: self.only,
-        })
+        };
+        check::run(lane, &plan)
     }
 }
 
@@ -219,11 +229,12 @@ fn act(verb: Verb) -> Result<u8> {
             let page = page.as_deref().map(cache::from_caller);
             table::run(page.as_deref(), &only)
         }
-        Verb::Check(options) => check::check(&options.plan("check.json")?),
-        Verb::CheckDebug(options) => check::check_debug(&options.plan("check-debug.json")?),
+        Verb::Check(options) => options.run(Lane::Check),
+        Verb::Lint(options) => options.run(Lane::Lint),
+        Verb::CheckDebug(options) => options.run(Lane::CheckDebug),
         Verb::Update => {
             let release = kernel::update()?;
-            step::say(format!("the stock kernel is {release}"));
+            say::say(format!("the stock kernel is {release}"));
             Ok(0)
         }
         // lab/lab does it: the tool itself lives in the cache.

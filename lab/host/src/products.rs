@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What is built from this checkout: the module, the selftests, the guests' programs of the demo and of
-//! the measurements.
+//! What is built from this checkout: modules, programs, and all that is installed.
 //!
 //! All of it goes to the cache, in a directory of this checkout's own; the checkout itself is
 //! read-only to the lab.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -20,6 +21,7 @@ use anyhow::bail;
 use tempfile::TempDir;
 
 use crate::cache;
+use crate::cache::source;
 use crate::kernel;
 use crate::kernel::Kernel;
 use crate::kernel::Module;
@@ -37,10 +39,13 @@ pub fn module(kernel: &Kernel) -> Result<Option<PathBuf>> {
 
 fn external_module(kernel: &Kernel) -> Result<PathBuf> {
     let name = module_name(kernel);
-    let _lock = cache::lock(&name)?;
-    let output = cache::build_directory(&name)?;
-    execute(&mut module_command(kernel, &output), "module").context("cannot build the module")?;
-    Ok(output.join("sysgenid.ko"))
+    once(&name, || {
+        let _lock = cache::lock(&name)?;
+        let output = cache::build_directory(&name)?;
+        execute(&mut module_command(kernel, &output), "module")
+            .with_context(|| format!("cannot build the module for {}", kernel.release))?;
+        Ok(output.join("sysgenid.ko"))
+    })
 }
 
 /// Modules of a packaged kernel that a guest with systemd has, if it has the hardware. What they
@@ -80,28 +85,30 @@ pub fn modules(kernel: &Kernel, driver: Option<&Path>) -> Result<TempDir> {
     Ok(root)
 }
 
-/// The directory with a module that the selftests have in the directory `name`.
-pub fn selftest_module(kernel: &Kernel, name: &str) -> Result<PathBuf> {
-    let _whole = kernel.hold()?;
-    let key = format!("{name}-{}", kernel.name);
-    let _lock = cache::lock(&key)?;
-    let output = cache::build_directory(&key)?;
-    let mut make = kernel.make();
-    make.arg(format!("M={}/selftests/{name}", cache::SOURCE))
-        .arg(format!("MO={}", output.display()))
-        .arg("modules");
-    if let Module::External = kernel.module {
-        external_module(kernel)?;
-        let symbols = cache::build_directory(&module_name(kernel))?;
-        // A kernel with the driver in its tree has its symbols in its own table.
-        make.arg(format!(
-            "KBUILD_EXTRA_SYMBOLS={}/Module.symvers",
-            symbols.display()
-        ));
-    }
-    execute(&mut make, name)
-        .with_context(|| format!("cannot build the selftests' module {name}"))?;
-    Ok(output)
+/// What the kernel's build system makes in a directory of the checkout that has a module.
+pub fn kbuild(directory: &Path, kernel: &Kernel) -> Result<PathBuf> {
+    let place = cache::shown_in_source(directory);
+    let name = format!("{}-{}", key_of(&place), kernel.name);
+    once(&name, || {
+        let _whole = kernel.hold()?;
+        let _lock = cache::lock(&name)?;
+        let output = cache::build_directory(&name)?;
+        let mut make = kernel.make();
+        make.arg(format!("M={}", directory.display()))
+            .arg(format!("MO={}", output.display()))
+            .arg("modules");
+        if let Module::External = kernel.module {
+            external_module(kernel)?;
+            let symbols = cache::build_directory(&module_name(kernel))?;
+            // A kernel with the driver in its tree has its symbols in its own table.
+            make.arg(format!(
+                "KBUILD_EXTRA_SYMBOLS={}/Module.symvers",
+                symbols.display()
+            ));
+        }
+        execute(&mut make, &name).with_context(|| format!("cannot build the module in {place}"))?;
+        Ok(output)
+    })
 }
 
 /// What the module's build directory and its lock are called.
@@ -121,124 +128,66 @@ pub fn module_command(kernel: &Kernel, output: &Path) -> Command {
     command
 }
 
-/// The directory with the selftests in C.
-pub fn c_selftests(kernel: &Kernel) -> Result<PathBuf> {
-    let kdir = format!("KDIR={}", kernel.source.display());
-    made("selftests", "selftests-c", &[&kdir, "M32=1"]).context("cannot build the selftests in C")
-}
-
-/// The directory with the selftests of the C library that is installed in `installed`.
-pub fn library_selftests(kernel: &Kernel, installed: &Path) -> Result<PathBuf> {
-    let installed = installed.display();
-    let arguments = [
-        format!("KDIR={}", kernel.source.display()),
-        format!("PKG_CONFIG_SYSROOT_DIR={installed}"),
-        format!("PKG_CONFIG_LIBDIR={installed}/usr/lib/pkgconfig"),
-    ];
-    made(
-        "selftests/libsysgenid",
-        "selftests-libsysgenid",
-        &arguments.each_ref().map(String::as_str),
-    )
-    .context("cannot build the selftests of the C library")
-}
-
-/// The directory with the selftests' ACPI tables.
-pub fn acpi_tables() -> Result<PathBuf> {
-    made("selftests/acpi", "selftests-acpi", &[]).context("cannot compile the ACPI tables")
+/// What `make` makes in a directory of the checkout, for which it has a directory of its own. With
+/// `installed`, it finds the libraries that are installed there.
+pub fn made(directory: &Path, kernel: &Kernel, installed: Option<&Path>) -> Result<PathBuf> {
+    let place = cache::shown_in_source(directory);
+    let name = format!("made-{}-{}", key_of(&place), kernel.name);
+    once(&name, || {
+        let _lock = cache::lock(&name)?;
+        let output = cache::build_directory(&name)?;
+        let mut make = Command::new("make");
+        make.arg("-C")
+            .arg(directory)
+            .arg(format!("OUTPUT={}", output.display()))
+            .arg(format!("KDIR={}", kernel.source.display()))
+            // The selftests have programs of 32 bits, too.
+            .arg("M32=1");
+        if let Some(installed) = installed {
+            let installed = installed.display();
+            make.arg(format!("PKG_CONFIG_SYSROOT_DIR={installed}"))
+                .arg(format!("PKG_CONFIG_LIBDIR={installed}/usr/lib/pkgconfig"));
+        }
+        execute(&mut make, &name).with_context(|| format!("make -C {place}"))?;
+        Ok(output)
+    })
 }
 
 /// The demo's guest program, linked with Debian's OpenSSL.
-pub fn demo_guest() -> Result<PathBuf> {
-    let directory = made("demo", "demo", &[]).context("cannot build the demo's guest program")?;
-    Ok(directory.join("demo_guest"))
+pub fn demo_guest(kernel: &Kernel) -> Result<PathBuf> {
+    Ok(made(&source("demo"), kernel, None)?.join("demo_guest"))
 }
 
-/// The directory with the programs that measure.
-pub fn bench() -> Result<PathBuf> {
-    made("bench", "bench", &[]).context("cannot build the programs that measure")
-}
-
-/// The directory with the tests of OpenSSL's provider, linked with Debian's OpenSSL.
-pub fn openssl_tests() -> Result<PathBuf> {
-    made("userspace/openssl-provider/tests", "openssl-tests", &[])
-        .context("cannot build the tests of OpenSSL's provider")
-}
-
-/// The program of the table of clones that draws from the crate rand.
-pub fn rust_rand() -> Result<PathBuf> {
-    let directory = guest_programs("Documentation/clones/rust")
-        .context("cannot build the table's program in Rust")?;
-    Ok(directory.join("rust-rand"))
-}
-
-/// Runs make in a directory of the checkout, with a directory of its own for what it makes.
-fn made(directory: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
-    let _lock = cache::lock(name)?;
-    let output = cache::build_directory(name)?;
-    execute(
-        Command::new("make")
-            .arg("-C")
-            .arg(Path::new(cache::SOURCE).join(directory))
-            .arg(format!("OUTPUT={}", output.display()))
-            .args(arguments),
-        name,
-    )?;
-    Ok(output)
+/// The program that traces the way from a resume to the change.
+pub fn window_guest(kernel: &Kernel) -> Result<PathBuf> {
+    Ok(made(&source("bench"), kernel, None)?.join("window_guest"))
 }
 
 /// A directory in which everything is installed as a package would install it. It is this process's
 /// own, so that nobody changes what others are reading.
 pub fn installed() -> Result<PathBuf> {
-    static INSTALLED: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(directory) = &*installed {
-        return Ok(directory.clone());
-    }
-    let _lock = cache::lock("installed")?;
-    // In the sandbox's own /tmp, which goes with it.
-    let directory = tempfile::tempdir()?.keep();
-    execute(
-        Command::new("make")
-            .arg("-C")
-            .arg(cache::SOURCE)
-            .arg("install")
-            .arg("PREFIX=/usr")
-            .arg(format!("DESTDIR={}", directory.display()))
-            .env("CARGO_TARGET_DIR", userspace_target()?),
-        "install",
-    )
-    .context("cannot build and install user space")?;
-    Ok(installed.insert(directory).clone())
+    once("installed", || {
+        let _lock = cache::lock("installed")?;
+        // In the sandbox's own /tmp, which goes with it.
+        let directory = tempfile::tempdir()?.keep();
+        execute(
+            Command::new("make")
+                .arg("-C")
+                .arg(cache::SOURCE)
+                .arg("install")
+                .arg("PREFIX=/usr")
+                .arg(format!("DESTDIR={}", directory.display()))
+                .env("CARGO_TARGET_DIR", target()?),
+            "install",
+        )
+        .context("cannot build and install user space")?;
+        Ok(directory)
+    })
 }
 
-/// Where cargo builds `userspace/`.
-fn userspace_target() -> Result<PathBuf> {
-    cache::build_directory("userspace")
-}
-
-/// Cargo, for all of `userspace/`, as it is installed: what its packages are made from is built once.
-pub fn userspace_cargo(arguments: &[&str]) -> Result<Command> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(arguments)
-        .args(["--release", "--locked", "--workspace", "--manifest-path"])
-        .arg(Path::new(cache::SOURCE).join("userspace/Cargo.toml"))
-        .env("CARGO_TARGET_DIR", userspace_target()?);
-    Ok(cargo)
-}
-
-/// Cargo, for the lab itself, as `root.sh` builds it.
-pub fn tool_cargo(arguments: &[&str]) -> Result<Command> {
-    let mut cargo = Command::new("cargo");
-    cargo
-        .args(arguments)
-        .args(["--release", "--locked", "--workspace", "--target", TARGET])
-        .arg("--manifest-path")
-        .arg(Path::new(cache::SOURCE).join("lab/Cargo.toml"))
-        .env("CARGO_TARGET_DIR", cache::build_directory("lab")?)
-        .env("RUSTFLAGS", STATIC);
-    Ok(cargo)
+/// Where cargo builds all that is in the workspace.
+fn target() -> Result<PathBuf> {
+    cache::build_directory("cargo")
 }
 
 /// What every statically linked program of Rust is built for. With a target, RUSTFLAGS does not reach
@@ -248,119 +197,113 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What makes it static.
 const STATIC: &str = "-C target-feature=+crt-static";
 
-/// Cargo, for the library crate with all its features, and a statically linked program.
-fn library_cargo(arguments: &[&str]) -> Result<Command> {
+/// The profile of all that is not installed.
+const PROFILE: &str = "quick";
+
+/// Cargo's verb for packages of the workspace, in the way in which everything is built that is not
+/// installed: so what they have in common is compiled once.
+pub fn cargo(verb: &[&str]) -> Result<Command> {
     let mut cargo = Command::new("cargo");
     cargo
-        .args(arguments)
-        .args([
-            "--release",
-            "--locked",
-            "--all-features",
-            "--target",
-            TARGET,
-        ])
-        .args(["--package", "sysgenid", "--manifest-path"])
-        .arg(Path::new(cache::SOURCE).join("userspace/Cargo.toml"))
-        .env("CARGO_TARGET_DIR", userspace_target()?)
-        .env("RUSTFLAGS", STATIC);
+        .args(verb)
+        .args(["--locked", "--profile", PROFILE, "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(source("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target()?)
+        .env("RUSTFLAGS", STATIC)
+        .env("RUSTDOCFLAGS", STATIC);
     Ok(cargo)
 }
 
-/// A program with tests of the library crate.
-pub fn library_tests(name: &str) -> Result<PathBuf> {
-    let mut cargo = library_cargo(&["test", "--no-run", "--message-format", "json"])?;
-    let messages = output_of(cargo.args(["--test", name]))
-        .with_context(|| format!("cannot build the library's tests “{name}”"))?;
-    let program = messages.lines().find_map(|line| {
-        let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    program.with_context(|| format!("cargo did not say where the tests “{name}” are"))
+/// A program of a package.
+pub fn program(package: &str, name: &str) -> Result<PathBuf> {
+    once(&format!("program {package}/{name}"), || {
+        let mut cargo = cargo(&["build", "--package", package, "--bin", name])?;
+        execute(&mut cargo, &key_of(package))
+            .with_context(|| format!("cannot build the program “{name}” of {package}"))?;
+        Ok(target()?.join(TARGET).join(PROFILE).join(name))
+    })
 }
 
-/// An example of the library crate.
-pub fn library_example(name: &str) -> Result<PathBuf> {
-    let mut cargo = library_cargo(&["build", "--example", name])?;
-    execute(&mut cargo, "library-example")
-        .with_context(|| format!("cannot build the library's example “{name}”"))?;
-    let directory = userspace_target()?.join(TARGET).join("release/examples");
-    Ok(directory.join(name))
+/// An example of a package.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    once(&format!("example {package}/{name}"), || {
+        let mut cargo = cargo(&["build", "--package", package, "--example", name])?;
+        execute(cargo.arg("--all-features"), &key_of(package))
+            .with_context(|| format!("cannot build the example “{name}” of {package}"))?;
+        let directory = target()?.join(TARGET).join(PROFILE);
+        Ok(directory.join("examples").join(name))
+    })
 }
 
-/// The program with all examples in the documentation of the library crate.
+/// A program with tests of a package.
+pub fn tests(package: &str, name: &str) -> Result<PathBuf> {
+    once(&format!("tests {package}/{name}"), || {
+        let mut cargo = cargo(&["test", "--no-run", "--package", package, "--test", name])?;
+        let messages = output_of(cargo.args(["--all-features", "--message-format", "json"]))
+            .with_context(|| format!("cannot build the tests “{name}” of {package}"))?;
+        let program = messages.lines().find_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            message["executable"].as_str().map(PathBuf::from)
+        });
+        program.with_context(|| format!("cargo did not say where the tests “{name}” are"))
+    })
+}
+
+/// The program with all examples in the documentation of a package.
 ///
 /// To keep that program, instead of running it, is not a stable feature of rustdoc yet.
-pub fn library_doctests() -> Result<PathBuf> {
-    let _lock = cache::lock("library-doctests")?;
-    let directory = cache::build_directory("library-doctests")?;
-    // What is no longer an example must not be there.
-    fs::remove_dir_all(&directory)?;
-    fs::create_dir(&directory)?;
-    let flags = format!(
-        "-Z unstable-options --persist-doctests {} --runtool /bin/true {STATIC}",
-        directory.display()
-    );
-    let mut cargo = library_cargo(&["test", "--doc"])?;
-    cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTDOCFLAGS", flags);
-    // With it, cargo makes another library of the same name, which must not replace the first.
-    cargo
-        .arg("--target-dir")
-        .arg(cache::build_directory("userspace-doctests")?);
-    execute(&mut cargo, "library-doctests").context("cannot build the library's examples")?;
-    let mut programs = Vec::new();
-    for entry in fs::read_dir(&directory)? {
-        programs.push(entry?.path().join("rust_out"));
+pub fn doctests(package: &str) -> Result<PathBuf> {
+    once(&format!("doctests {package}"), || {
+        let name = format!("doctests-{}", key_of(package));
+        let _lock = cache::lock(&name)?;
+        let directory = cache::build_directory(&name)?;
+        // What is no longer an example must not be there.
+        fs::remove_dir_all(&directory)?;
+        fs::create_dir(&directory)?;
+        let flags = format!(
+            "-Z unstable-options --persist-doctests {} --runtool /bin/true {STATIC}",
+            directory.display()
+        );
+        let mut cargo = cargo(&["test", "--doc", "--package", package, "--all-features"])?;
+        // Only rustdoc is told, so that the library is the one that the tests have as well.
+        cargo.env("RUSTDOC", "/src/lab/rustdoc-unstable.sh");
+        cargo.env("RUSTDOCFLAGS", flags);
+        execute(&mut cargo, &name)
+            .with_context(|| format!("cannot build the examples of {package}"))?;
+        let mut programs = Vec::new();
+        for entry in fs::read_dir(&directory)? {
+            programs.push(entry?.path().join("rust_out"));
+        }
+        match programs.as_slice() {
+            [program] => Ok(program.clone()),
+            // An example that is not built together with the others has a program of its own.
+            _ => bail!(
+                "the examples of {package} are in {} programs",
+                programs.len()
+            ),
+        }
+    })
+}
+
+/// What is called by that name, made at most once in this process: nothing changes meanwhile.
+fn once(name: &str, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    type Slot = Arc<Mutex<Option<PathBuf>>>;
+    static SLOTS: Mutex<BTreeMap<String, Slot>> = Mutex::new(BTreeMap::new());
+    let slot = {
+        let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(slots.entry(name.to_owned()).or_default())
+    };
+    // Whoever else wants it waits, and nobody waits for something else.
+    let mut filled = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*filled {
+        return Ok(path.clone());
     }
-    match programs.as_slice() {
-        [program] => Ok(program.clone()),
-        // An example that is not built together with the others has a program of its own.
-        _ => bail!("the library's examples are in {} programs", programs.len()),
-    }
+    Ok(filled.insert(make()?).clone())
 }
 
-/// The directory with the selftests in Rust, statically linked.
-pub fn rust_selftests() -> Result<PathBuf> {
-    guest_programs("selftests/rust").context("cannot build the selftests in Rust")
-}
-
-/// The selftest of AWS-LC, statically linked.
-pub fn awslc_selftest() -> Result<PathBuf> {
-    Ok(awslc_programs()?.join("sysgenid-awslc-test"))
-}
-
-/// The program of the table of clones that draws from AWS-LC.
-pub fn awslc_rand() -> Result<PathBuf> {
-    Ok(awslc_programs()?.join("aws_lc_rand"))
-}
-
-fn awslc_programs() -> Result<PathBuf> {
-    guest_programs("selftests/awslc").context("cannot build the selftest of AWS-LC")
-}
-
-/// The directory with the programs of a package in Rust, statically linked.
-fn guest_programs(package: &str) -> Result<PathBuf> {
-    execute(&mut guest_cargo(package, "build")?, &key_of(package))?;
-    Ok(cache::build_directory(&key_of(package))?
-        .join(TARGET)
-        .join("release"))
-}
-
-/// Cargo's verb for a package whose programs run in guests. All verbs share what the package's build
-/// scripts have made: compiling AWS-LC takes a minute or more.
-pub fn guest_cargo(package: &str, verb: &str) -> Result<Command> {
-    let mut command = Command::new("cargo");
-    command
-        .env("RUSTFLAGS", STATIC)
-        .args([verb, "--release", "--locked", "--target", TARGET])
-        .arg("--manifest-path")
-        .arg(Path::new(cache::SOURCE).join(package).join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(cache::build_directory(&key_of(package))?);
-    Ok(command)
-}
-
-/// What a package's build directory and its logs are called.
-fn key_of(package: &str) -> String {
-    package.replace('/', "-")
+/// What a directory for what is built, and a log, are called.
+fn key_of(place: &str) -> String {
+    place.replace('/', "-")
 }

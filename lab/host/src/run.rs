@@ -5,15 +5,20 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use uuid::Uuid;
 
 use crate::guest::Sink;
 use crate::guest::Stop;
 use crate::setup::Setup;
+use crate::setup::Started;
 
-/// Boots the guest, runs its command, and returns what the lab exits with.
+/// Starts the guest, runs its command, and returns what the lab exits with.
 pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
-    let (machine, mut follower, mut stop) = setup.boot(Uuid::new_v4(), sink)?;
+    let Started {
+        machine,
+        mut follower,
+        mut stop,
+        ..
+    } = setup.start(sink)?;
     if stop == Stop::Started {
         let limit = Instant::now() + setup.limit;
         stop = follower.follow(machine.channel(), limit, false, sink)?;

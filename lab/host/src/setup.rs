@@ -3,20 +3,29 @@
 //! What every guest is made from: the options of the command line, turned into a kernel, a file
 //! system and a machine.
 
+use std::fs::File;
+use std::io::Read;
+use std::mem;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
 use clap::Args;
+use tempfile::TempDir;
 use uuid::Uuid;
+use wire::Frame;
 use wire::Job;
 use wire::Size;
 
+use crate::booted::Booted;
 use crate::cache;
 use crate::guest::Follower;
 use crate::guest::Sink;
@@ -29,7 +38,7 @@ use crate::machine::Hardware;
 use crate::machine::Machine;
 use crate::machine::Origin;
 use crate::products;
-use crate::step;
+use crate::say;
 use crate::userspace;
 
 /// For systemd: it starts what a server has, without logins, and without what is due after an update
@@ -76,7 +85,10 @@ pub struct GuestOptions {
     /// the module is loaded as on any machine, by udev
     #[arg(long)]
     pub systemd: bool,
-    /// One more argument for QEMU; may be repeated
+    /// Boot, even if such a guest has booted before and was saved then
+    #[arg(long)]
+    pub boot: bool,
+    /// One more argument for QEMU, which makes the guest boot; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_arg: Vec<String>,
     /// End the guest after so many seconds (a clone: after it was resumed)
@@ -105,6 +117,7 @@ impl GuestOptions {
             no_vmgenid: false,
             userspace: false,
             systemd: false,
+            boot: false,
             qemu_arg: Vec::new(),
             limit: 300,
         }
@@ -180,9 +193,11 @@ pub enum Userland<'a> {
     Busybox,
     /// These packages, with all that they depend on.
     Packages(&'a [&'a str]),
+    /// Debian's, as far as the tests need it.
+    Debian,
     /// What lies in this directory.
     Tree(&'a Path),
-    /// What `--userspace` promises: packages, and what this checkout installs.
+    /// What `--userspace` promises: Debian's, and what this checkout installs.
     Whole,
     /// The same with systemd.
     System,
@@ -199,17 +214,51 @@ impl Userland<'_> {
             Self::Busybox
         }
     }
+
+    /// What a guest that has booted with it is kept by.
+    fn key(&self) -> Result<String> {
+        Ok(match self {
+            Self::Busybox => "busybox".into(),
+            Self::Packages(packages) => userspace::archive(packages)?.display().to_string(),
+            Self::Debian | Self::Whole => userspace::archive(&userspace::PACKAGES)?
+                .display()
+                .to_string(),
+            Self::Tree(_) | Self::System => bail!("such a guest boots each time"),
+        })
+    }
+}
+
+/// What a guest starts as.
+enum Start {
+    /// It boots, from this.
+    Boots(PathBuf),
+    /// It has booted before.
+    Booted(Booted),
 }
 
 /// A guest that is ready to be started, any number of times.
 pub struct Setup {
     /// The machine.
     pub hardware: Hardware,
-    /// Its file system.
-    pub initramfs: PathBuf,
     /// How long it may take.
     pub limit: Duration,
-    _directory: tempfile::TempDir,
+    start: Start,
+    /// The archive with the files that come in when it is up.
+    files: PathBuf,
+    job: Job,
+    _directory: TempDir,
+}
+
+/// A guest that was started.
+pub struct Started {
+    /// The machine.
+    pub machine: Machine,
+    /// Who follows it.
+    pub follower: Follower,
+    /// Its VM generation ID.
+    pub id: Uuid,
+    /// Where it is now: without [`Stop::Started`] it did not get there.
+    pub stop: Stop,
 }
 
 impl Setup {
@@ -232,96 +281,187 @@ impl Setup {
         terminal: Option<Size>,
     ) -> Result<Self> {
         let systemd = matches!(userland, Userland::System);
+        let hardware = hardware(options, kernel, userland);
         let module = if options.no_module {
             None
         } else {
             products::module(kernel)?
         };
-        let job = Job {
+        let mut job = Job {
             command: command.to_vec(),
-            load_module: module.is_some() && !systemd,
-            systemd,
+            load_module: false,
+            now: None,
             terminal,
         };
-        let mut initramfs = Initramfs::new(&job)?;
+        let mut files = Initramfs::default();
         let modules;
         if systemd {
             modules = products::modules(kernel, module.as_deref())?;
-            initramfs.add_all(modules.path())?;
+            files.add_all(modules.path())?;
             // Empty, so that each boot makes one of its own. Without it this would be a first boot,
             // at which systemd enables units.
-            initramfs.text("etc/machine-id", "");
+            files.text("etc/machine-id", "");
+            files.text(wire::SYSTEMD, "");
         } else if let Some(module) = module {
-            initramfs.file(&module, wire::MODULE)?;
+            files.file(&module, wire::MODULE)?;
+            job.load_module = true;
         }
-        let mut base = None;
-        match userland {
-            Userland::Busybox => {
-                initramfs.users();
-                initramfs.busybox_applets()?;
-            }
-            Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
-            Userland::Tree(tree) => {
-                initramfs.add_all(tree)?;
-                initramfs.busybox_applets()?;
-            }
-            Userland::Whole => {
-                base = Some(userspace::archive(&userspace::PACKAGES)?);
-                initramfs.add_all(&products::installed()?)?;
-            }
-            Userland::System => {
-                base = Some(userspace::archive(&userspace::SYSTEM)?);
-                initramfs.add_all(&products::installed()?)?;
-            }
+        if let Userland::Whole | Userland::System = userland {
+            files.add_all(&products::installed()?)?;
         }
         for addition in additions {
-            initramfs
+            files
                 .add(&addition.from, &addition.guest)
                 .with_context(|| format!("--add {}", cache::shown(&addition.from)))?;
         }
+
         let directory = tempfile::tempdir()?;
-        let path = directory.path().join("initramfs");
-        initramfs.write(&path, base.as_deref())?;
-        let mut hardware = Hardware::small(kernel);
-        hardware.smp = options.smp;
-        hardware.icount = options.icount;
-        hardware.vmgenid = !options.no_vmgenid;
-        hardware.arguments.clone_from(&options.qemu_arg);
-        if systemd {
-            hardware.cmdline = format!("{} {CMDLINE_SYSTEMD}", hardware.cmdline);
-        }
-        if let Some(memory) = &options.memory {
-            hardware.memory.clone_from(memory);
-        } else if options.userspace || systemd {
-            hardware.memory = "1G".into();
-        } else if kernel.is_debug() {
-            // KASAN keeps an eighth of the memory for itself, and freed memory for a while.
-            hardware.memory = "512M".into();
-        }
+        let initramfs = directory.path().join("initramfs");
+        // systemd finds all files when it starts. What QEMU is told besides may name files, which
+        // nobody knows; and what was unpacked for one purpose is not worth keeping.
+        let boots = options.boot
+            || systemd
+            || !options.qemu_arg.is_empty()
+            || matches!(userland, Userland::Tree(_));
+        let start = if boots {
+            let mut bootable = Initramfs::bootable()?;
+            if systemd {
+                bootable.extend(mem::take(&mut files));
+            }
+            write_bootable(bootable, userland, &initramfs)?;
+            Start::Boots(initramfs)
+        } else {
+            Start::Booted(Booted::get(&hardware, &userland.key()?, |path| {
+                write_bootable(Initramfs::bootable()?, userland, path)
+            })?)
+        };
+        let archive = directory.path().join("files");
+        files.write(&archive, None)?;
         Ok(Self {
             hardware,
-            initramfs: path,
             limit: Duration::from_secs(options.limit),
+            start,
+            files: archive,
+            job,
             _directory: directory,
         })
     }
 
-    /// Boots the guest until its command starts. Without `Stop::Started` it did not get there.
-    pub fn boot(&self, id: Uuid, sink: &mut dyn Sink) -> Result<(Machine, Follower, Stop)> {
+    /// What the guest was booted from, or a file of that size.
+    pub fn initramfs(&self) -> PathBuf {
+        match &self.start {
+            Start::Boots(initramfs) => initramfs.clone(),
+            Start::Booted(booted) => booted.initramfs(),
+        }
+    }
+
+    /// Starts the guest, and follows it until its command starts.
+    pub fn start(&self, sink: &mut dyn Sink) -> Result<Started> {
         let start = Instant::now();
-        let machine = Machine::start(&self.hardware, id, Origin::Boot(&self.initramfs))?;
+        let limit = start + self.limit;
         let mut follower = Follower::default();
-        let limit = Instant::now() + self.limit;
+        let (machine, id, how) = match &self.start {
+            Start::Boots(initramfs) => {
+                let id = Uuid::new_v4();
+                let machine = Machine::start(&self.hardware, id, Origin::Boot(initramfs))?;
+                let stop = follower.follow(machine.channel(), limit, false, sink)?;
+                if stop != Stop::Waiting {
+                    return Ok(Started {
+                        machine,
+                        follower,
+                        id,
+                        stop,
+                    });
+                }
+                (machine, id, "booted")
+            }
+            Start::Booted(booted) => (booted.resume(&self.hardware)?, booted.id, "resumed"),
+        };
+        self.send(machine.channel())?;
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
         if stop == Stop::Started {
-            step::note(format!(
-                "booted Linux {} in {:.1} s",
+            say::note(format!(
+                "{how} Linux {} in {:.1} s",
                 self.hardware.release,
                 start.elapsed().as_secs_f32()
             ));
         }
-        Ok((machine, follower, stop))
+        Ok(Started {
+            machine,
+            follower,
+            id,
+            stop,
+        })
     }
+
+    /// Sends the files and the job. A guest that is gone meanwhile is not found out here: whoever
+    /// follows it sees how it ended.
+    fn send(&self, mut channel: &UnixStream) -> Result<()> {
+        channel.set_write_timeout(Some(self.limit))?;
+        let mut files = File::open(&self.files)?;
+        let mut piece = vec![0; wire::MAX_PAYLOAD];
+        loop {
+            let length = files.read(&mut piece)?;
+            if length == 0 {
+                break;
+            }
+            if Frame::Files(piece[..length].to_vec())
+                .write(&mut channel)
+                .is_err()
+            {
+                return Ok(());
+            }
+        }
+        let mut job = self.job.clone();
+        // Where time is counted in instructions, each run is to be like the other.
+        if !self.hardware.icount {
+            job.now = Some(SystemTime::now().duration_since(UNIX_EPOCH)?);
+        }
+        Frame::Begin(job).write(&mut channel).ok();
+        Ok(())
+    }
+}
+
+/// The machine that these options ask for.
+fn hardware(options: &GuestOptions, kernel: &Kernel, userland: Userland<'_>) -> Hardware {
+    let mut hardware = Hardware::small(kernel);
+    hardware.smp = options.smp;
+    hardware.icount = options.icount;
+    hardware.vmgenid = !options.no_vmgenid;
+    hardware.arguments.clone_from(&options.qemu_arg);
+    if let Userland::System = userland {
+        hardware.cmdline = format!("{} {CMDLINE_SYSTEMD}", hardware.cmdline);
+    }
+    if let Some(memory) = &options.memory {
+        hardware.memory.clone_from(memory);
+    } else if let Userland::Debian | Userland::Whole | Userland::System = userland {
+        hardware.memory = "1G".into();
+    } else if kernel.is_debug() {
+        // KASAN keeps an eighth of the memory for itself, and freed memory for a while.
+        hardware.memory = "512M".into();
+    }
+    hardware
+}
+
+/// Writes what a guest boots from: init, what else there is, and its userland.
+fn write_bootable(mut bootable: Initramfs, userland: Userland<'_>, path: &Path) -> Result<()> {
+    let mut base = None;
+    match userland {
+        Userland::Busybox => {
+            bootable.users();
+            bootable.busybox_applets()?;
+        }
+        Userland::Tree(tree) => {
+            bootable.add_all(tree)?;
+            bootable.busybox_applets()?;
+        }
+        Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
+        Userland::Debian | Userland::Whole => {
+            base = Some(userspace::archive(&userspace::PACKAGES)?);
+        }
+        Userland::System => base = Some(userspace::archive(&userspace::SYSTEM)?),
+    }
+    bootable.write(path, base.as_deref())
 }
 
 #[cfg(test)]

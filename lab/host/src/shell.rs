@@ -18,15 +18,15 @@ use rustix::event::Timespec;
 use rustix::termios;
 use rustix::termios::OptionalActions;
 use rustix::termios::Termios;
-use uuid::Uuid;
 use wire::Frame;
 use wire::Size;
 
 use crate::guest::Stop;
 use crate::guest::Through;
+use crate::say;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
-use crate::step;
+use crate::setup::Started;
 
 /// Ends the guest at once, as in telnet: Ctrl-].
 const ESCAPE: u8 = 0x1d;
@@ -64,7 +64,7 @@ fn size() -> Size {
     )
 }
 
-/// Boots a guest with a shell on this terminal, and returns what the lab exits with.
+/// Starts a guest with a shell on this terminal, and returns what the lab exits with.
 pub fn run(options: &GuestOptions) -> Result<u8> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("lab shell needs a terminal; for scripts there is lab run -- COMMAND");
@@ -73,9 +73,14 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
     let command = ["busybox", "setsid", "-c", "sh", "-l"].map(str::to_owned);
     let setup = Setup::new(options, &command, Some(size()))?;
     let mut sink = Through;
-    let (machine, mut follower, mut stop) = setup.boot(Uuid::new_v4(), &mut sink)?;
+    let Started {
+        machine,
+        mut follower,
+        mut stop,
+        ..
+    } = setup.start(&mut sink)?;
     if stop == Stop::Started {
-        step::say("Ctrl-D or `exit` ends the guest; Ctrl-] ends it whatever it does");
+        say::say("Ctrl-D or `exit` ends the guest; Ctrl-] ends it whatever it does");
         let raw = Raw::new()?;
         let input = machine.channel().try_clone()?;
         thread::spawn(move || forward_input(input));
@@ -83,7 +88,7 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
         stop = follower.follow(machine.channel(), limit, false, &mut sink)?;
         drop(raw);
         if stop == Stop::Gone {
-            step::say("the guest is gone");
+            say::say("the guest is gone");
         }
     }
     Ok(follower.conclude(&machine, &stop, "", &mut sink))

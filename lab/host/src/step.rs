@@ -10,8 +10,6 @@ use std::io::Seek;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,6 +20,7 @@ use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
 use crate::cache;
+use crate::say::say;
 
 /// How many lines of a failed command's output are worth showing.
 const TAIL: usize = 15;
@@ -34,25 +33,6 @@ const NETWORK: [&str; 5] = [
     "Network is unreachable",
     "spurious network error",
 ];
-
-/// Says something about the lab itself. Standard output belongs to the guest.
-pub fn say(message: impl AsRef<str>) {
-    eprintln!("lab: {}", message.as_ref());
-}
-
-static QUIET: AtomicBool = AtomicBool::new(false);
-
-/// Keeps [`note`] silent from now on.
-pub fn be_quiet() {
-    QUIET.store(true, Ordering::Relaxed);
-}
-
-/// Says something that is of interest to whoever watches one guest.
-pub fn note(message: impl AsRef<str>) {
-    if !QUIET.load(Ordering::Relaxed) {
-        say(message);
-    }
-}
 
 /// Runs `work`, saying what it is and afterwards how long it took.
 ///

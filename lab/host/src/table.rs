@@ -30,6 +30,7 @@ use crate::guest::Kept;
 use crate::kernel;
 use crate::kernel::Kernel;
 use crate::products;
+use crate::say;
 use crate::setup::Addition;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
@@ -74,8 +75,8 @@ enum Version {
     Package(&'static str),
     /// It is that of a package that the program was built with.
     Compiler(&'static str),
-    /// It is that of a crate, in the lock file of a package.
-    Crate(&'static str, &'static str),
+    /// It is that of a crate, in the lock file.
+    Crate(&'static str),
 }
 
 /// A row of the table: some software, and the program that draws from it.
@@ -149,7 +150,7 @@ const SCENES: [Scene; 4] = [
             Row {
                 id: "aws-lc",
                 name: ("AWS-LC, without RDRAND", "`RAND_bytes()`"),
-                version: Version::Crate("selftests/awslc", "aws-lc-sys"),
+                version: Version::Crate("aws-lc-sys"),
                 source: "../../selftests/awslc/src/bin/aws_lc_rand.rs",
                 command: "env OPENSSL_ia32cap=~0x4000000000000000 aws_lc_rand",
             },
@@ -198,7 +199,7 @@ const SCENES: [Scene; 4] = [
             Row {
                 id: "rust",
                 name: ("Rust, the crate rand", "`rand::rng()`"),
-                version: Version::Crate("Documentation/clones/rust", "rand"),
+                version: Version::Crate("rand"),
                 source: "rust/src/main.rs",
                 command: "rust_rand",
             },
@@ -311,8 +312,11 @@ fn build() -> Result<(Vec<Addition>, BTreeMap<String, String>)> {
     };
     let mut programs = vec![
         addition(output.join("programs"), ""),
-        addition(products::rust_rand()?, "rust_rand"),
-        addition(products::awslc_rand()?, "aws_lc_rand"),
+        addition(products::program("rust-rand", "rust-rand")?, "rust_rand"),
+        addition(
+            products::program("sysgenid-awslc-test", "aws_lc_rand")?,
+            "aws_lc_rand",
+        ),
     ];
     programs.extend(Addition::openssl_provider()?);
     Ok((programs, debian.versions))
@@ -470,7 +474,7 @@ pub fn run(page: Option<&Path>, only: &str) -> Result<u8> {
         known.of(&said.names())
     });
     for name in &differences {
-        step::say(format!("the page says something else: {name}"));
+        say::say(format!("the page says something else: {name}"));
     }
     Ok(if differences.is_empty() { 0 } else { FAILED })
 }
@@ -496,7 +500,7 @@ fn try_out(scenes: &[&Scene]) -> Result<String> {
                 Version::Kernel => kernel.release.clone(),
                 Version::Package(name) => packaged(&debian.versions, name)?,
                 Version::Compiler(name) => packaged(&compilers, name)?,
-                Version::Crate(package, name) => locked(package, name)?,
+                Version::Crate(name) => locked(name)?,
             };
             versions.insert(row.id, version);
         }
@@ -516,10 +520,9 @@ fn packaged(versions: &BTreeMap<String, String>, name: &str) -> Result<String> {
     Ok(debian::upstream(version).to_owned())
 }
 
-/// The version of a crate that a program in Rust is built with.
-fn locked(package: &str, name: &str) -> Result<String> {
-    let path = Path::new(cache::SOURCE).join(package).join("Cargo.lock");
-    let lock = fs::read_to_string(path)?;
+/// The version of a crate that programs in Rust are built with.
+fn locked(name: &str) -> Result<String> {
+    let lock = fs::read_to_string(cache::source("Cargo.lock"))?;
     let header = format!("name = \"{name}\"\nversion = \"");
     lock.split_once(&header)
         .and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()))

@@ -20,12 +20,14 @@ use crate::step::output_of;
 const ARCHIVE: &str = "archive";
 
 /// What a guest with `--userspace` is made of, each with all that it depends on.
-pub const PACKAGES: [&str; 6] = [
+pub const PACKAGES: [&str; 8] = [
     "coreutils",
     "dash",
     "libssl3t64",
+    "nginx",
     "openssl",
     "python3",
+    "strace",
     "udev",
 ];
 

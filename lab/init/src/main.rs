@@ -2,13 +2,18 @@
 
 //! The init process of the lab's guests.
 //!
-//! It mounts what a command expects, loads the module, runs the command, and tells the lab over
-//! the virtio-serial port what the command writes, what the kernel logs and how it all ended. Then
-//! it looks for leaked memory, if the lab asks for that and the kernel can.
+//! It mounts what a command expects, and tells the lab over the virtio-serial port that it waits.
+//! What it waits for are files and a job: it loads the module, runs the command, and tells what the
+//! command writes, what the kernel logs and how it all ended. Then it looks for leaked memory, if
+//! the lab asks for that and the kernel can.
 //!
 //! In a guest with systemd it starts itself a second time, and makes way: its own process becomes
 //! systemd, which mounts and loads all there is as on any machine. The other one does the rest, of
 //! which systemd knows nothing, when the system is up.
+
+#![forbid(unsafe_code)]
+
+mod files;
 
 use std::collections::VecDeque;
 use std::env;
@@ -40,6 +45,8 @@ use rustix::mount::MountFlags;
 use rustix::process::WaitOptions;
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
+use rustix::time::ClockId;
+use rustix::time::Timespec;
 use wire::Decoder;
 use wire::End;
 use wire::Frame;
@@ -62,15 +69,13 @@ fn main() {
 }
 
 fn init() -> Result<()> {
-    let job = fs::read(wire::JOB).with_context(|| format!("cannot read {}", wire::JOB))?;
-    let job: Job = serde_json::from_slice(&job).context("the job is malformed")?;
     if env::args().nth(1).as_deref() == Some(BESIDE_SYSTEMD) {
-        return work(&job, Some(wait_for_system));
+        return work(Some(wait_for_system));
     }
     mount(&BASIC)?;
-    if !job.systemd {
+    if !Path::new(wire::SYSTEMD).exists() {
         mount(&FURTHER)?;
-        return work(&job, None);
+        return work(None);
     }
     let this = env::current_exe().context("init does not know where it is")?;
     Command::new(this)
@@ -81,11 +86,10 @@ fn init() -> Result<()> {
     Err(error).with_context(|| format!("cannot become {SYSTEMD}"))
 }
 
-/// Does the job, and tells the lab how that went.
-fn work(job: &Job, wait: Option<fn(&mut File) -> Result<()>>) -> Result<()> {
+/// Waits for a job, does it, and tells the lab how that went.
+fn work(wait: Option<fn(&mut File) -> Result<()>>) -> Result<()> {
     let mut port = open_port()?;
-    let end =
-        run(&mut port, job, wait).unwrap_or_else(|error| End::NotStarted(format!("{error:#}")));
+    let end = run(&mut port, wait).unwrap_or_else(|error| End::NotStarted(format!("{error:#}")));
     if let Err(error) = Frame::Ended(end).write(&mut port) {
         eprintln!("lab init: cannot report the end: {error}");
     }
@@ -213,17 +217,22 @@ fn open_port() -> Result<File> {
 }
 
 /// Runs the job, and returns how its command ended.
-fn run(port: &mut File, job: &Job, wait: Option<fn(&mut File) -> Result<()>>) -> Result<End> {
+fn run(port: &mut File, wait: Option<fn(&mut File) -> Result<()>>) -> Result<End> {
     let kernel_log = open_kernel_log()?;
     if let Some(wait) = wait {
         wait(port)?;
+    }
+    Frame::Waiting.write(port)?;
+    let job = files::receive(&mut *port, Path::new("/"))?;
+    if let Some(now) = job.now {
+        set_clock(now)?;
     }
     if job.load_module {
         load_module()?;
     }
     Frame::Started.write(port)?;
     let ended = event::eventfd(0, EventfdFlags::CLOEXEC)?;
-    let (child, outputs, terminal) = start(job)?;
+    let (child, outputs, terminal) = start(&job)?;
     let reaper = {
         let ended = ended.try_clone()?;
         thread::spawn(move || reap(child, &ended))
@@ -233,6 +242,14 @@ fn run(port: &mut File, job: &Job, wait: Option<fn(&mut File) -> Result<()>>) ->
         .join()
         .map_err(|_| anyhow::anyhow!("the reaper panicked"))?
         .context("cannot wait for the command")
+}
+
+fn set_clock(now: Duration) -> Result<()> {
+    let now = Timespec {
+        tv_sec: now.as_secs().try_into()?,
+        tv_nsec: now.subsec_nanos().into(),
+    };
+    rustix::time::clock_settime(ClockId::Realtime, now).context("cannot set the clock")
 }
 
 fn load_module() -> Result<()> {

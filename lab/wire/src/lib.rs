@@ -8,6 +8,7 @@
 
 use std::io;
 use std::io::Write;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -15,24 +16,24 @@ use serde::Serialize;
 /// The virtio-serial port's name, as `/sys/class/virtio-ports/*/name` shows it.
 pub const PORT: &str = "sysgenid.lab";
 
-/// Where init finds its [`Job`] in the initramfs.
-pub const JOB: &str = "/.lab/job.json";
+/// A file that is there if systemd is the first process of the guest.
+pub const SYSTEMD: &str = "/.lab/systemd";
 
-/// Where the module lies in the initramfs, when the job has one.
+/// Where the module lies in the guest, when the job has one.
 pub const MODULE: &str = "/.lab/sysgenid.ko";
 
 /// The largest payload; a sender splits what is longer.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
 
 /// What init is to do.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Job {
     /// The command and its arguments. The command is looked for in `PATH`.
     pub command: Vec<String>,
     /// Whether to load [`MODULE`] first.
     pub load_module: bool,
-    /// Whether systemd is the first process of the guest. The command starts when the system is up.
-    pub systemd: bool,
+    /// What time it is, since the epoch. A guest that stood still for days has another one.
+    pub now: Option<Duration>,
     /// Whether the command gets a pseudo-terminal instead of pipes, and this size at first.
     pub terminal: Option<Size>,
 }
@@ -60,7 +61,14 @@ pub enum End {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// The guest is up, and the command starts now.
+    /// The guest is up, and waits for its job. At this point a machine can be saved for all that is
+    /// to run in it later.
+    Waiting,
+    /// Host to guest: the next piece of an archive (cpio, newc) with files for the guest.
+    Files(Vec<u8>),
+    /// Host to guest, after the files: the job.
+    Begin(Job),
+    /// The command starts now.
     Started,
     /// Bytes that the command wrote to its standard output.
     Stdout(Vec<u8>),
@@ -86,6 +94,9 @@ pub enum Frame {
 impl Frame {
     fn tag(&self) -> u8 {
         match self {
+            Self::Waiting => b'W',
+            Self::Files(_) => b'f',
+            Self::Begin(_) => b'B',
             Self::Started => b'S',
             Self::Stdout(_) => b'o',
             Self::Stderr(_) => b'e',
@@ -106,8 +117,11 @@ impl Frame {
     /// What `to` answers; [`io::ErrorKind::InvalidInput`] for more than [`MAX_PAYLOAD`] bytes.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let payload = match self {
-            Self::Started | Self::FindLeaks => Vec::new(),
-            Self::Stdout(bytes) | Self::Stderr(bytes) | Self::Input(bytes) => bytes.clone(),
+            Self::Waiting | Self::Started | Self::FindLeaks => Vec::new(),
+            Self::Stdout(bytes) | Self::Stderr(bytes) | Self::Input(bytes) | Self::Files(bytes) => {
+                bytes.clone()
+            }
+            Self::Begin(job) => serde_json::to_vec(job)?,
             Self::Kernel(text) | Self::Remark(text) | Self::Leaks(text) => {
                 text.clone().into_bytes()
             }
@@ -132,6 +146,9 @@ impl Frame {
     fn parse(tag: u8, payload: &[u8]) -> Result<Self, String> {
         let text = || String::from_utf8_lossy(payload).into_owned();
         Ok(match tag {
+            b'W' => Self::Waiting,
+            b'f' => Self::Files(payload.to_vec()),
+            b'B' => Self::Begin(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
             b'S' => Self::Started,
             b'o' => Self::Stdout(payload.to_vec()),
             b'e' => Self::Stderr(payload.to_vec()),
@@ -191,6 +208,13 @@ mod tests {
 
     fn frames() -> Vec<Frame> {
         vec![
+            Frame::Waiting,
+            Frame::Files(vec![7; 3]),
+            Frame::Begin(Job {
+                command: vec!["true".into()],
+                now: Some(Duration::new(1, 2)),
+                ..Job::default()
+            }),
             Frame::Started,
             Frame::Stdout(b"one\ntwo".to_vec()),
             Frame::Stderr(vec![0xff, 0]),

@@ -3,7 +3,11 @@
 #
 # An nginx that has served a client is frozen with its machine, and serves another
 # one in each clone, once the kernel has been reseeded. OPENSSL_CONF in the
-# environment decides what nginx draws from. What the server says is printed.
+# environment decides what nginx draws from. What the server drew is noted, for the
+# host to compare between clones:
+#
+#	# random HEX	its random bytes
+#	# key HEX	its ephemeral public key
 set -eu
 
 handshake() {
@@ -18,4 +22,5 @@ handshake >/tmp/first 2>/tmp/log
 echo READY
 # Longer than the window after a resume.
 sleep 3
-handshake 2>/tmp/log
+handshake >/tmp/second 2>/tmp/log
+python3 /server_hello.py </tmp/second

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# The provider's tests in a guest, besides those in clones: its own, those with strace,
-# and what OpenSSL's programs say and do with it.
+# Tests of the provider in a guest, besides its own and those in clones: those in which
+# strace looks on, and what OpenSSL's programs say and do with it. Prints TAP.
 
 CONF=/etc/ssl/sysgenid.cnf
 MODULE=/usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so
@@ -42,21 +42,83 @@ state() {
 	says "${name}_and_draws" '' chroot --userspec="$user" / openssl rand -hex 16
 }
 
-echo '### provider'
-/openssl_provider_test
+# The lines of a trace between the two system calls that the program makes as marks.
+between_marks() {
+	awk '
+		!begun { begun = /"begin"/; next }
+		/"end"/ { ended = 1; exit }
+		{ print }
+		END { exit !ended }
+	'
+}
 
-echo '### trace'
-strace -f -o /tmp/trace /openssl_provider_test --draws && cat /tmp/trace
-echo '### trace without the provider'
-OPENSSL_CONF='' strace -f -o /tmp/trace /openssl_provider_test --draws && cat /tmp/trace
-echo '### trace with a change'
-strace -f -o /tmp/trace /openssl_provider_test --draws change && cat /tmp/trace
+# How often each system call was made.
+names() {
+	awk '{ sub(/\(.*/, ""); print $NF }' | sort | uniq -c
+}
 
-echo '### programs'
+# Writes to a file what the program calls between its marks, perhaps with a change.
+trace() {
+	calls=$1
+	shift
+	strace -f -o /tmp/trace /openssl_provider_test --draws "$@" >/tmp/out 2>/tmp/err || return
+	between_marks </tmp/trace >"$calls" && return
+	echo 'strace has not seen both marks' >/tmp/err
+	return 1
+}
+
+# The same of a canned trace, which has no more lines than that.
+between_canned_marks() {
+	printf '%s\n' 'open()' 'write(-1, "begin", 5) = -1' 'a()' 'b()' 'write(-1, "end", 3) = -1' \
+		'c()' | head -n "$1" | between_marks
+}
+
+the_marks_are_found() {
+	[ "$(between_canned_marks 6)" = 'a()
+b()' ] &&
+		! between_canned_marks 4 >/tmp/out &&
+		! between_canned_marks 1 >/tmp/out &&
+		! between_canned_marks 0 >/tmp/out
+}
+
+calls_are_counted() {
+	printf '%s\n' '7 getpid() = 7' '7  getpid() = 7' '7 read(3, "(") = 1' | names >/tmp/out &&
+		[ "$(awk '{ print $1, $2 }' /tmp/out)" = '2 getpid
+1 read' ]
+}
+
+no_system_call_but_openssls_own() {
+	trace /tmp/with || return
+	(OPENSSL_CONF='' && trace /tmp/without) || return
+	names </tmp/with >/tmp/out
+	names </tmp/without >/tmp/err
+	# OpenSSL has some of its own.
+	[ -s /tmp/out ] && [ "$(cat /tmp/out)" = "$(cat /tmp/err)" ]
+}
+
+# The control.
+a_change_brings_system_calls() {
+	trace /tmp/with change || return
+	cp /tmp/with /tmp/out
+	grep -qF 'getrandom(' /tmp/with
+}
+
 echo 'TAP version 13'
+: >/tmp/out
+: >/tmp/err
+the_marks_are_found
+result $? the_marks_are_found
+calls_are_counted
+result $? calls_are_counted
+no_system_call_but_openssls_own
+result $? no_system_call_but_openssls_own
+a_change_brings_system_calls
+result $? a_change_brings_system_calls
+
 ip link set lo up
-says all_generators_are_ours 'private:
-  CTR-DRBG @ sysgenid' openssl list -random-instances
+openssl list -random-instances >/tmp/out 2>/tmp/err && ! [ -s /tmp/err ] &&
+	[ "$(grep -cxF '  CTR-DRBG @ sysgenid' /tmp/out)" = 3 ]
+result $? all_generators_are_ours
 says default_provider_is_active 'OpenSSL Default Provider' openssl list -providers
 works rand openssl rand -out /tmp/random 1000000
 works speed openssl speed -seconds 1 -bytes 64 rand

@@ -6,13 +6,12 @@
 use anyhow::Result;
 use anyhow::ensure;
 
-use super::Bench;
 use crate::kernel;
 use crate::kernel::Variant;
 use crate::tap::Test;
 
 /// Each of the kernels is built, with `CLIPPY=1 W=1`.
-pub fn builds(_: &Bench) -> Result<Vec<Test>> {
+pub fn builds() -> Result<Vec<Test>> {
     [Variant::Debug, Variant::DebugBuiltin, Variant::Kcsan]
         .into_iter()
         .map(|variant| {
@@ -42,13 +41,12 @@ fn without_warnings(log: &str) -> Result<()> {
 }
 
 /// What the kernel's build system offers besides building.
-#[expect(clippy::unnecessary_wraps, reason = "all checks have this type")]
-pub fn kernel_checks(_: &Bench) -> Result<Vec<Test>> {
+pub fn kernel_checks() -> Vec<Test> {
     let formatted = kernel::make(Variant::Debug, "rustfmtcheck").map(drop);
-    Ok(vec![
+    vec![
         Test::from_result("make rustfmtcheck", formatted),
         Test::from_result("make rustdoc", kernel::document(Variant::Debug)),
-    ])
+    ]
 }
 
 #[cfg(test)]

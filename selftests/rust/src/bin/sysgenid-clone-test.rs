@@ -133,7 +133,9 @@ impl Scene {
         let looker = Role::start(move || {
             let mut id;
             loop {
-                id = looking_at_id.id();
+                // A machine may be saved between the two halves of a look, and this thread may not
+                // run again before the generation has changed.
+                id = whole(|| looking_at_id.id());
                 if looking.generation() != before {
                     break;
                 }
@@ -191,6 +193,16 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Looks until two looks in a row see the same.
+fn whole<T: PartialEq>(look: impl Fn() -> T) -> T {
+    loop {
+        let seen = look();
+        if look() == seen {
+            return seen;
+        }
+    }
 }
 
 fn urandom() -> io::Result<[u8; 16]> {

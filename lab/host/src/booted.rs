@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Machines that have booted, and wait for a job: saved once, and resumed for each run after that.
+//!
+//! Emulated, a guest boots for five to twenty-five seconds, and is resumed in less than one. What is
+//! saved has nothing in it that a run brings: no module is loaded, no file of the checkout is there,
+//! and no command has run. It is resumed with the VM generation ID that it has, which changes
+//! nothing; its clock is set by init. What a run can tell from a machine that was booted for it are
+//! the times in the kernel's log, and the state of the kernel's random number generator, which is the
+//! same each time.
+
+use std::env;
+use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use serde::Deserialize;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::cache;
+use crate::guest::Follower;
+use crate::guest::Kept;
+use crate::guest::Stop;
+use crate::machine;
+use crate::machine::Hardware;
+use crate::machine::Machine;
+use crate::machine::Origin;
+use crate::say;
+
+/// Where they are in the cache.
+const PLACE: &str = "booted";
+
+/// How many bytes all of them may take before those go that were not used for the longest time.
+const MOST: u64 = 6 << 30;
+
+/// For how long one that was used is taken to be in use.
+const IN_USE: Duration = Duration::from_secs(3600);
+
+/// How long booting may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// What a saved machine was made from, and what it is.
+#[derive(Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Label {
+    made_from: Vec<String>,
+    id: Uuid,
+    length: u64,
+}
+
+/// A machine that has booted.
+pub struct Booted {
+    directory: PathBuf,
+    /// The VM generation ID that it has.
+    pub id: Uuid,
+}
+
+impl Booted {
+    /// Returns a machine of that hardware and with that user space, booted if there is none yet.
+    /// `initramfs` writes what it boots from, which `userland` names.
+    pub fn get(
+        hardware: &Hardware,
+        userland: &str,
+        initramfs: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let made_from = made_from(hardware, userland)?;
+        let parts: Vec<_> = made_from.iter().map(String::as_str).collect();
+        let directory = cache::made(&format!("{PLACE}/{}", cache::key(&parts)), |directory| {
+            make(hardware, made_from.clone(), initramfs, directory)?;
+            make_room(directory);
+            Ok(())
+        })?;
+        // Times tell which one was not used for long.
+        File::create(directory.join("used"))?;
+        let id = check(&directory, &made_from)
+            .with_context(|| format!("{} is of no use", cache::shown(&directory)))?;
+        Ok(Self { directory, id })
+    }
+
+    /// Resumes it.
+    pub fn resume(&self, hardware: &Hardware) -> Result<Machine> {
+        let (state, initramfs) = (self.state(), self.initramfs());
+        let mut machine = Machine::start(hardware, self.id, Origin::Saved(&state, &initramfs))
+            .context("remove it, and it is made again")?;
+        machine.resume()?;
+        Ok(machine)
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// A file of the size of what it was booted from.
+    pub fn initramfs(&self) -> PathBuf {
+        self.directory.join("initramfs")
+    }
+}
+
+/// All that makes a difference to a machine that has booted.
+fn made_from(hardware: &Hardware, userland: &str) -> Result<Vec<String>> {
+    let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
+    let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
+    let init = fs::read(Path::new(&tool).join("init"))?;
+    Ok(vec![
+        format!("toolchain root: {root}"),
+        format!("init: {}", cache::key_of_bytes(&init)),
+        format!("user space: {userland}"),
+        format!("hardware: {hardware:?}"),
+        format!("processor: {}", machine::processor(hardware.icount)),
+    ])
+}
+
+/// Boots the machine, and saves it when it waits.
+fn make(
+    hardware: &Hardware,
+    made_from: Vec<String>,
+    initramfs: impl FnOnce(&Path) -> Result<()>,
+    directory: &Path,
+) -> Result<()> {
+    let id = Uuid::new_v4();
+    let path = directory.join("initramfs");
+    initramfs(&path)?;
+    let start = Instant::now();
+    let mut machine = Machine::start(hardware, id, Origin::Boot(&path))?;
+    let mut kept = Kept::default();
+    let mut follower = Follower::default();
+    let stop = follower.follow(machine.channel(), Instant::now() + LIMIT, false, &mut kept)?;
+    if stop != Stop::Waiting {
+        follower.conclude(&machine, &stop, "", &mut kept);
+        bail!("the guest does not boot: {}", kept.remarks.trim_end());
+    }
+    say::note(format!(
+        "booted Linux {} in {:.1} s",
+        hardware.release,
+        start.elapsed().as_secs_f32()
+    ));
+    machine.stop()?;
+    let state = directory.join("state");
+    machine.save(&state)?;
+    // QEMU wants a file of this size again, and nothing reads what is in it.
+    let length = fs::metadata(&path)?.len();
+    File::create(&path)?.set_len(length)?;
+    let label = Label {
+        made_from,
+        id,
+        length: fs::metadata(&state)?.len(),
+    };
+    fs::write(directory.join("label.json"), serde_json::to_vec(&label)?)?;
+    Ok(())
+}
+
+/// Returns the ID of the machine that is saved there, if it is the one that was to be made, and whole.
+fn check(directory: &Path, made_from: &[String]) -> Result<Uuid> {
+    let label = fs::read(directory.join("label.json")).context("label.json cannot be read")?;
+    let label: Label = serde_json::from_slice(&label).context("label.json is damaged")?;
+    if let Some(other) = made_from
+        .iter()
+        .find(|part| !label.made_from.contains(part))
+    {
+        bail!("it is stale: it was not made from “{other}”; remove it, and it is made again");
+    }
+    let length = fs::metadata(directory.join("state")).map_or(0, |state| state.len());
+    ensure!(
+        length == label.length,
+        "it is damaged: its state has {length} bytes, and had {}; remove it, and it is made again",
+        label.length
+    );
+    Ok(label.id)
+}
+
+/// Removes those that were not used for the longest time, if all of them take too much. Failing to do
+/// so is no reason to stop.
+fn make_room(new: &Path) {
+    let remove = || -> Result<()> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(cache::directory(PLACE)?)? {
+            let path = entry?.path();
+            let used = fs::metadata(path.join("used")).and_then(|used| used.modified());
+            let length = fs::metadata(path.join("state")).map_or(0, |state| state.len());
+            // One that is being made has not been used.
+            if let (Ok(used), true) = (used, path != new) {
+                all.push((used, path, length));
+            }
+        }
+        all.sort();
+        let mut total: u64 = all.iter().map(|(_, _, length)| length).sum();
+        for (used, path, length) in all {
+            // One that was used just now may be about to be resumed.
+            if total <= MOST || used.elapsed().is_ok_and(|since| since < IN_USE) {
+                break;
+            }
+            cache::remove(&path)?;
+            total -= length;
+        }
+        Ok(())
+    };
+    if let Err(error) = remove() {
+        say::note(format!(
+            "cannot remove machines that are not used: {error:#}"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stale_or_damaged_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let from = |text: &str| vec![text.to_owned()];
+        let error = |made_from: &str| {
+            let error = check(directory.path(), &from(made_from)).err();
+            format!("{:#}", error.expect("it is of no use"))
+        };
+        assert!(error("a").contains("label.json"));
+        let label = Label {
+            made_from: from("a"),
+            id: Uuid::nil(),
+            length: 3,
+        };
+        let write = |name: &str, text: &[u8]| {
+            fs::write(directory.path().join(name), text).expect("it can be written");
+        };
+        write("label.json", &serde_json::to_vec(&label).expect("JSON"));
+        assert!(error("a").contains("damaged"));
+        write("state", b"abc");
+        assert!(check(directory.path(), &from("a")).is_ok());
+        assert!(error("b").contains("stale"));
+        write("state", b"ab");
+        assert!(error("a").contains("has 2 bytes, and had 3"));
+        write("label.json", b"{");
+        assert!(error("a").contains("label.json is damaged"));
+    }
+}
