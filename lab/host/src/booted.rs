@@ -14,11 +14,13 @@ use std::fs;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use anyhow::ensure;
 use serde::Deserialize;
@@ -37,6 +39,9 @@ use crate::say;
 
 /// Where they are in the cache.
 const PLACE: &str = "booted";
+
+/// What helps against one that is of no use.
+const REMEDY: &str = "remove it, and it is made again";
 
 /// How many bytes all of them may take before those go that were not used for the longest time.
 const MOST: u64 = 6 << 30;
@@ -87,8 +92,9 @@ impl Booted {
     /// Resumes it.
     pub fn resume(&self, hardware: &Hardware) -> Result<Machine> {
         let (state, initramfs) = (self.state(), self.initramfs());
-        let mut machine = Machine::start(hardware, self.id, Origin::Saved(&state, &initramfs))
-            .context("remove it, and it is made again")?;
+        let origin = Origin::Saved(&state, &initramfs);
+        let mut machine = Machine::start(hardware, self.id, origin)
+            .map_err(|error| anyhow!("{error:#}; {REMEDY}"))?;
         machine.resume()?;
         Ok(machine)
     }
@@ -106,15 +112,24 @@ impl Booted {
 /// All that makes a difference to a machine that has booted.
 fn made_from(hardware: &Hardware, userland: &str) -> Result<Vec<String>> {
     let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
-    let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
-    let init = fs::read(Path::new(&tool).join("init"))?;
     Ok(vec![
         format!("toolchain root: {root}"),
-        format!("init: {}", cache::key_of_bytes(&init)),
+        format!("init: {}", init_key()?),
         format!("user space: {userland}"),
         format!("hardware: {hardware:?}"),
         format!("processor: {}", machine::processor(hardware.icount)),
     ])
+}
+
+/// What tells one init program from another one.
+fn init_key() -> Result<&'static str> {
+    static KEY: OnceLock<String> = OnceLock::new();
+    if let Some(key) = KEY.get() {
+        return Ok(key);
+    }
+    let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
+    let init = fs::read(Path::new(&tool).join("init"))?;
+    Ok(KEY.get_or_init(|| cache::key_of_bytes(&init)))
 }
 
 /// Boots the machine, and saves it when it waits.
@@ -164,12 +179,12 @@ fn check(directory: &Path, made_from: &[String]) -> Result<Uuid> {
         .iter()
         .find(|part| !label.made_from.contains(part))
     {
-        bail!("it is stale: it was not made from “{other}”; remove it, and it is made again");
+        bail!("it is stale: it was not made from “{other}”; {REMEDY}");
     }
     let length = fs::metadata(directory.join("state")).map_or(0, |state| state.len());
     ensure!(
         length == label.length,
-        "it is damaged: its state has {length} bytes, and had {}; remove it, and it is made again",
+        "it is damaged: its state has {length} bytes, and had {}; {REMEDY}",
         label.length
     );
     Ok(label.id)

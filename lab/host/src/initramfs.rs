@@ -146,6 +146,11 @@ impl Initramfs {
         self.put(guest, Entry::Text { text, mode: 0o644 });
     }
 
+    /// Leaves out what is called so.
+    pub fn leave_out(&mut self, is_left_out: impl Fn(&Path) -> bool) {
+        self.entries.retain(|name, _| !is_left_out(name));
+    }
+
     /// Adds all that the other one has, in place of what is here.
     pub fn extend(&mut self, other: Self) {
         for (name, entry) in other.entries {

@@ -268,7 +268,12 @@ impl Setup {
         let additions = options.additions()?;
         let kernel = kernel::get(options.kernel)?;
         let userland = Userland::of(options);
-        Self::with(options, &kernel, userland, &additions, command, terminal)
+        // What QEMU is told besides may name files, and nobody knows what is in them.
+        let options = GuestOptions {
+            boot: options.boot || !options.qemu_arg.is_empty(),
+            ..options.clone()
+        };
+        Self::with(&options, &kernel, userland, &additions, command, terminal)
     }
 
     /// The same, for the lab's own guests, with files that the lab built.
@@ -308,6 +313,8 @@ impl Setup {
         }
         if let Userland::Whole | Userland::System = userland {
             files.add_all(&products::installed()?)?;
+            // Nothing is linked in a guest.
+            files.leave_out(|name| name.extension().is_some_and(|end| end == "a"));
         }
         for addition in additions {
             files
@@ -317,12 +324,9 @@ impl Setup {
 
         let directory = tempfile::tempdir()?;
         let initramfs = directory.path().join("initramfs");
-        // systemd finds all files when it starts. What QEMU is told besides may name files, which
-        // nobody knows; and what was unpacked for one purpose is not worth keeping.
-        let boots = options.boot
-            || systemd
-            || !options.qemu_arg.is_empty()
-            || matches!(userland, Userland::Tree(_));
+        // systemd finds all files when it starts, and what was unpacked for one purpose is not worth
+        // keeping.
+        let boots = options.boot || systemd || matches!(userland, Userland::Tree(_));
         let start = if boots {
             let mut bootable = Initramfs::bootable()?;
             if systemd {

@@ -189,7 +189,8 @@ fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
         no_vmgenid: !guest.vmgenid,
         userspace: !matches!(guest.userspace, Userspace::None | Userspace::Systemd),
         systemd: guest.userspace == Userspace::Systemd,
-        boot: guest.boot,
+        // A table is a file, and not all of it is in its name.
+        boot: guest.boot || !guest.tables.is_empty(),
         qemu_arg,
         limit: guest.limit,
         ..GuestOptions::plain()

@@ -43,7 +43,7 @@ pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
     let source = archive::source(offer)?;
     let directory = cache::made(&format!("stock/{}", offer.version), |directory| {
         step::step(
-            &format!("preparing kernel {} (about two minutes)", offer.release),
+            &format!("preparing kernel {} (about a minute)", offer.release),
             || prepare(offer, &source, directory),
         )
     })?;
@@ -110,7 +110,10 @@ fn prepare(offer: &Offer, source: &Path, directory: &Path) -> Result<()> {
         &fs::read_to_string(&packaged)?,
         &fs::read_to_string(tree.join(".config"))?,
     )?;
-    make(source, &tree, offer, &["prepare", "modules_prepare"])?;
+    // Modules get no BTF here: there is no vmlinux that it could refer to. The tool that would make it
+    // takes long to build. The configuration stays as it is.
+    let targets = ["prepare", "modules_prepare", "CONFIG_DEBUG_INFO_BTF="];
+    make(source, &tree, offer, &targets)?;
 
     let headers = format!("usr/src/linux-headers-{}", offer.release);
     fs::copy(
@@ -131,7 +134,10 @@ fn prepare(offer: &Offer, source: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes in the tree what modules are built against. They want metadata of the kernel's crates, and no
+/// objects.
 fn make(source: &Path, tree: &Path, offer: &Offer, targets: &[&str]) -> Result<()> {
+    let rustc = cache::source("lab/rustc-metadata.sh");
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     execute(
         Command::new("make")
@@ -140,6 +146,7 @@ fn make(source: &Path, tree: &Path, offer: &Offer, targets: &[&str]) -> Result<(
             .arg(format!("O={}", tree.display()))
             .arg(format!("-j{jobs}"))
             .arg(format!("KERNELRELEASE={}", offer.release))
+            .arg(format!("RUSTC={}", rustc.display()))
             .args(targets),
         "kernel-prepare",
     )
