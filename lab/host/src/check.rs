@@ -15,7 +15,7 @@ mod unit_tests;
 mod words;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -90,10 +90,12 @@ impl Check {
             || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn perform(&self, kernel: &Kernel) -> Result<Vec<Test>> {
+    fn perform(&self) -> Result<Vec<Test>> {
+        // It is made by whoever needs it first.
+        let kernel = kernel::get(self.kernel)?;
         match &self.work {
-            Work::Described(run) => runs::perform(run, kernel),
-            Work::Written(work) => work(kernel),
+            Work::Described(run) => runs::perform(run, &kernel),
+            Work::Written(work) => work(&kernel),
         }
     }
 }
@@ -193,16 +195,12 @@ fn described(is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// One for each kernel of a lane.
-type Kernels = BTreeMap<Choice, Kernel>;
-
 /// What came of one check.
 #[derive(Serialize)]
 struct Report {
     check: String,
     place: String,
     kernel: String,
-    release: String,
     seconds: f32,
     tests: Vec<Test>,
 }
@@ -238,11 +236,12 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
     }
     checks
         .retain(|check| plan.only.is_empty() || plan.only.iter().any(|text| check.is_called(text)));
-    // Without these there is nothing to check, and their steps are worth watching.
-    let mut kernels = Kernels::new();
-    for check in &checks {
-        if let Entry::Vacant(entry) = kernels.entry(check.kernel) {
-            entry.insert(kernel::get(check.kernel)?);
+    // Without these there is nothing to check, and their steps are worth watching. One of an older
+    // series is for a few checks only, which can wait for it while others run.
+    let kernels: BTreeSet<_> = checks.iter().map(|check| check.kernel).collect();
+    for choice in kernels {
+        if !matches!(choice, Choice::Series(_)) {
+            kernel::get(choice)?;
         }
     }
     say::be_quiet();
@@ -251,11 +250,8 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
     checks.sort_by(|one, other| seconds.of(other).total_cmp(&seconds.of(one)));
     let reports = match lane {
         // These use all processors themselves.
-        Lane::Lint => checks
-            .iter()
-            .map(|check| perform(check, &kernels))
-            .collect(),
-        Lane::Check | Lane::CheckDebug => in_parallel(&checks, &kernels),
+        Lane::Lint => checks.iter().map(perform).collect(),
+        Lane::Check | Lane::CheckDebug => in_parallel(&checks),
     };
     for (check, report) in &reports {
         seconds.record(check, report.seconds);
@@ -326,7 +322,7 @@ impl Seconds {
     }
 }
 
-fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Report)> {
+fn in_parallel(checks: &[Check]) -> Vec<(&Check, Report)> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     // One more than there are processors: guests wait for a part of their time.
@@ -340,7 +336,7 @@ fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Re
                         .unwrap_or_else(PoisonError::into_inner)
                         .next();
                     let Some(check) = next else { return };
-                    let report = perform(check, kernels);
+                    let report = perform(check);
                     reports
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -352,11 +348,10 @@ fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Re
     reports.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn perform<'a>(check: &'a Check, kernels: &Kernels) -> (&'a Check, Report) {
-    let kernel = &kernels[&check.kernel];
+fn perform(check: &Check) -> (&Check, Report) {
     let start = Instant::now();
     let tests = check
-        .perform(kernel)
+        .perform()
         .unwrap_or_else(|error| vec![Test::from_result(&check.name, Err(error))]);
     let seconds = start.elapsed().as_secs_f32();
     let of = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();
@@ -392,8 +387,7 @@ fn perform<'a>(check: &'a Check, kernels: &Kernels) -> (&'a Check, Report) {
     let report = Report {
         check: check.name.clone(),
         place: check.place.clone(),
-        kernel: kernel.name.clone(),
-        release: kernel.release.clone(),
+        kernel: check.kernel.to_string(),
         seconds,
         tests,
     };
