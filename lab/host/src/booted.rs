@@ -93,8 +93,10 @@ impl Booted {
     pub fn resume(&self, hardware: &Hardware) -> Result<Machine> {
         let (state, initramfs) = (self.state(), self.initramfs());
         let origin = Origin::Saved(&state, &initramfs);
-        let mut machine = Machine::start(hardware, self.id, origin)
-            .map_err(|error| anyhow!("{error:#}; {REMEDY}"))?;
+        let mut machine = Machine::start(hardware, self.id, origin).map_err(|error| {
+            let shown = cache::shown(&self.directory);
+            anyhow!("{shown} is of no use: {error:#}; {REMEDY}")
+        })?;
         machine.resume()?;
         Ok(machine)
     }

@@ -94,7 +94,7 @@ impl Check {
         // It is made by whoever needs it first.
         let kernel = kernel::get(self.kernel)?;
         match &self.work {
-            Work::Described(run) => runs::perform(run, &kernel),
+            Work::Described(run) => runs::perform(run, &kernel).with_context(|| run.place.clone()),
             Work::Written(work) => work(&kernel),
         }
     }

@@ -25,7 +25,6 @@ use command_fds::FdMapping;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::cache;
 use crate::kernel::Kernel;
 use crate::qmp;
 use crate::qmp::Monitor;
@@ -192,12 +191,10 @@ impl Machine {
             channel,
             directory,
         };
-        if let Origin::Saved(saved, _) = origin {
-            machine
-                .wait_until("load the saved machine", |machine| {
-                    Ok(machine.ask(&qmp::QueryStatus {})?.status == "paused")
-                })
-                .with_context(|| format!("{} is of no use", cache::shown(saved)))?;
+        if let Origin::Saved(..) = origin {
+            machine.wait_until("load the saved machine", |machine| {
+                Ok(machine.ask(&qmp::QueryStatus {})?.status == "paused")
+            })?;
         }
         Ok(machine)
     }
