@@ -84,12 +84,15 @@ wait "$second"
 result $? "two at once: the second"
 rm -f "$out.1" "$out.2"
 
-interrupt KILL 1 "emulating the processor" run -- sleep 1000
-interrupt TERM 1 "booted Linux" run -- sleep 1000
+interrupt KILL 1 "emulating the processor" run --boot -- sleep 1000
+interrupt TERM 1 "booted Linux" run --boot -- sleep 1000
+interrupt TERM 1 "resumed Linux" run -- sleep 1000
+# While a machine boots that is to be saved when it has booted: none has two processors yet.
+interrupt KILL 1 "emulating the processor" run --smp 2 -- sleep 1000
 interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 1000'
 interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 1000'
 
-"$lab" run -- true >"$out" 2>&1
+"$lab" run --smp 2 -- true >"$out" 2>&1
 status=$?
 [ "$status" = 0 ] || diagnose "$out"
 result "$status" "the lab works after all that"
