@@ -348,6 +348,9 @@ fn in_parallel(checks: &[Check]) -> Vec<(&Check, Report)> {
     reports.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many characters of a line are shown.
+const SHOWN: usize = 300;
+
 fn perform(check: &Check) -> (&Check, Report) {
     let start = Instant::now();
     let tests = check
@@ -380,7 +383,9 @@ fn perform(check: &Check) -> (&Check, Report) {
         };
         writeln!(text, "       {word}: {}", test.name).ok();
         for line in test.detail.lines() {
-            writeln!(text, "         {line}").ok();
+            // All of it is in the summary; a note may be very long.
+            let start: String = line.chars().take(SHOWN).collect();
+            writeln!(text, "         {start}").ok();
         }
     }
     print!("{text}");

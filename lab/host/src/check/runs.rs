@@ -105,7 +105,7 @@ fn ended(name: &str, status: u8, says: Option<&str>, said: &Said) -> Test {
             "{}, expected {status}: {}{}",
             said.status,
             said.remarks,
-            said.output
+            shortened(&said.output)
         );
         ensure!(
             says.is_none_or(|says| said.output == says),
@@ -115,6 +115,19 @@ fn ended(name: &str, status: u8, says: Option<&str>, said: &Said) -> Test {
         Ok(())
     };
     Test::from_result(format!("{name}: exit status"), result())
+}
+
+/// The end of what was said: a clone may have noted very much.
+fn shortened(output: &str) -> String {
+    const LINES: usize = 30;
+    const CHARACTERS: usize = 200;
+    let lines: Vec<_> = output.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..]
+        .iter()
+        .fold(String::new(), |all, line| {
+            let start: String = line.chars().take(CHARACTERS).collect();
+            all + &start + "\n"
+        })
 }
 
 /// The commands run one after the other, in the directory of the manifest.

@@ -198,7 +198,14 @@ impl Scene {
         if now != *seen {
             // A clone: nothing is drawn before the kernel knows of that as well.
             match self.wait_for_change(*seen) {
-                Some(now) => *seen = now,
+                Some(now) => {
+                    // Whoever was frozen between the ID and the generation, and did not run before
+                    // both had changed, sees the new ID here first.
+                    if now.id != seen.id {
+                        report.new.get_or_insert_with(|| (turn, Instant::now()));
+                    }
+                    *seen = now;
+                }
                 None => report.failure = Some("the generation did not change in time"),
             }
             report.changed.get_or_insert_with(Instant::now);
