@@ -15,7 +15,6 @@ mod unit_tests;
 mod words;
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -90,9 +89,8 @@ impl Check {
             || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn perform(&self) -> Result<Vec<Test>> {
-        // It is made by whoever needs it first.
-        let kernel = kernel::get(self.kernel)?;
+    fn perform(&self, kernels: &Kernels) -> Result<Vec<Test>> {
+        let kernel = kernels.get(self.kernel)?;
         match &self.work {
             Work::Described(run) => runs::perform(run, &kernel).with_context(|| run.place.clone()),
             Work::Written(work) => work(&kernel),
@@ -195,6 +193,31 @@ fn described(is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
+/// The kernels of a lane. Each is looked for once, by whoever needs it first; nobody waits for
+/// another one.
+struct Kernels(BTreeMap<Choice, Mutex<Option<Kernel>>>);
+
+impl Kernels {
+    fn of(checks: &[Check]) -> Self {
+        let kernels = checks.iter();
+        Self(
+            kernels
+                .map(|check| (check.kernel, Mutex::default()))
+                .collect(),
+        )
+    }
+
+    fn get(&self, choice: Choice) -> Result<Kernel> {
+        let mut slot = self.0[&choice]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = &*slot {
+            return Ok(kernel.clone());
+        }
+        Ok(slot.insert(kernel::get(choice)?).clone())
+    }
+}
+
 /// What came of one check.
 #[derive(Serialize)]
 struct Report {
@@ -238,10 +261,10 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
         .retain(|check| plan.only.is_empty() || plan.only.iter().any(|text| check.is_called(text)));
     // Without these there is nothing to check, and their steps are worth watching. One of an older
     // series is for a few checks only, which can wait for it while others run.
-    let kernels: BTreeSet<_> = checks.iter().map(|check| check.kernel).collect();
-    for choice in kernels {
+    let kernels = Kernels::of(&checks);
+    for &choice in kernels.0.keys() {
         if !matches!(choice, Choice::Series(_)) {
-            kernel::get(choice)?;
+            kernels.get(choice)?;
         }
     }
     say::be_quiet();
@@ -250,8 +273,11 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
     checks.sort_by(|one, other| seconds.of(other).total_cmp(&seconds.of(one)));
     let reports = match lane {
         // These use all processors themselves.
-        Lane::Lint => checks.iter().map(perform).collect(),
-        Lane::Check | Lane::CheckDebug => in_parallel(&checks),
+        Lane::Lint => checks
+            .iter()
+            .map(|check| perform(check, &kernels))
+            .collect(),
+        Lane::Check | Lane::CheckDebug => in_parallel(&checks, &kernels),
     };
     for (check, report) in &reports {
         seconds.record(check, report.seconds);
@@ -322,7 +348,7 @@ impl Seconds {
     }
 }
 
-fn in_parallel(checks: &[Check]) -> Vec<(&Check, Report)> {
+fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Report)> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
     // One more than there are processors: guests wait for a part of their time.
@@ -336,7 +362,7 @@ fn in_parallel(checks: &[Check]) -> Vec<(&Check, Report)> {
                         .unwrap_or_else(PoisonError::into_inner)
                         .next();
                     let Some(check) = next else { return };
-                    let report = perform(check);
+                    let report = perform(check, kernels);
                     reports
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -351,10 +377,10 @@ fn in_parallel(checks: &[Check]) -> Vec<(&Check, Report)> {
 /// How many characters of a line are shown.
 const SHOWN: usize = 300;
 
-fn perform(check: &Check) -> (&Check, Report) {
+fn perform<'a>(check: &'a Check, kernels: &Kernels) -> (&'a Check, Report) {
     let start = Instant::now();
     let tests = check
-        .perform()
+        .perform(kernels)
         .unwrap_or_else(|error| vec![Test::from_result(&check.name, Err(error))]);
     let seconds = start.elapsed().as_secs_f32();
     let of = |outcome| tests.iter().filter(|test| test.outcome == outcome).count();

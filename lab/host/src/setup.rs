@@ -215,16 +215,24 @@ impl Userland<'_> {
         }
     }
 
+    /// The archive with its packages, if it has any.
+    fn archive(&self) -> Result<Option<PathBuf>> {
+        let packages = match self {
+            Self::Busybox | Self::Tree(_) => return Ok(None),
+            Self::Packages(packages) => packages,
+            Self::Debian | Self::Whole => userspace::PACKAGES.as_slice(),
+            Self::System => &userspace::SYSTEM,
+        };
+        userspace::archive(packages).map(Some)
+    }
+
     /// What a guest that has booted with it is kept by.
     fn key(&self) -> Result<String> {
-        Ok(match self {
-            Self::Busybox => "busybox".into(),
-            Self::Packages(packages) => userspace::archive(packages)?.display().to_string(),
-            Self::Debian | Self::Whole => userspace::archive(&userspace::PACKAGES)?
-                .display()
-                .to_string(),
-            Self::Tree(_) | Self::System => bail!("such a guest boots each time"),
-        })
+        if let Self::Tree(_) | Self::System = self {
+            bail!("such a guest boots each time");
+        }
+        let archive = self.archive()?;
+        Ok(archive.map_or("busybox".into(), |path| path.display().to_string()))
     }
 }
 
@@ -449,21 +457,15 @@ fn hardware(options: &GuestOptions, kernel: &Kernel, userland: Userland<'_>) -> 
 
 /// Writes what a guest boots from: init, what else there is, and its userland.
 fn write_bootable(mut bootable: Initramfs, userland: Userland<'_>, path: &Path) -> Result<()> {
-    let mut base = None;
     match userland {
-        Userland::Busybox => {
-            bootable.users();
-            bootable.busybox_applets()?;
-        }
-        Userland::Tree(tree) => {
-            bootable.add_all(tree)?;
-            bootable.busybox_applets()?;
-        }
-        Userland::Packages(packages) => base = Some(userspace::archive(packages)?),
-        Userland::Debian | Userland::Whole => {
-            base = Some(userspace::archive(&userspace::PACKAGES)?);
-        }
-        Userland::System => base = Some(userspace::archive(&userspace::SYSTEM)?),
+        Userland::Busybox => bootable.users(),
+        Userland::Tree(tree) => bootable.add_all(tree)?,
+        Userland::Packages(_) | Userland::Debian | Userland::Whole | Userland::System => {}
+    }
+    let base = userland.archive()?;
+    // The archive has them already.
+    if base.is_none() {
+        bootable.busybox_applets()?;
     }
     bootable.write(path, base.as_deref())
 }

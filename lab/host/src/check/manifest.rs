@@ -356,6 +356,10 @@ impl Clones {
             self.says.is_none() || self.results == Results::Status,
             "says: it belongs to results = \"status\""
         );
+        ensure!(
+            self.status == 0 || self.results == Results::Status,
+            "status: it belongs to results = \"status\""
+        );
         for (word, names) in [("repeated", &self.repeated), ("equal", &self.equal)] {
             ensure!(
                 names.is_empty() || self.ids.len() > 1,
@@ -434,6 +438,7 @@ mod tests {
                 "and-before",
             ),
             ("[[run.clones]]\nids = []\n", "ids"),
+            ("[[run.clones]]\nids = [\"new\"]\nstatus = 3\n", "status"),
             ("suites = [\"s\"]\n", "suites"),
             ("says = \"s\"\n", "says"),
             ("status = 1\n", "status"),

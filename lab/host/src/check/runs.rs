@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use super::ingredients;
 use super::manifest::Before;
-use super::manifest::Clones;
 use super::manifest::Id;
 use super::manifest::Results;
 use super::manifest::Run;
@@ -72,9 +71,12 @@ impl Said {
     }
 }
 
-/// Reads results.
-fn tests(run: &Run, name: &str, results: Results, said: &Said) -> Vec<Test> {
-    let mut tests = match results {
+/// How a command is to end, and all that it is to say if that is known.
+type Wanted<'a> = (u8, Option<&'a str>);
+
+/// Reads results. The exit status is one, unless nothing is.
+fn results(run: &Run, name: &str, kind: Results, wanted: Wanted<'_>, said: &Said) -> Vec<Test> {
+    let mut tests = match kind {
         Results::Tap => tap::parse(name, &said.output),
         Results::Libtest => tap::parse_libtest(name, &said.output),
         Results::Kunit => {
@@ -91,14 +93,14 @@ fn tests(run: &Run, name: &str, results: Results, said: &Said) -> Vec<Test> {
         }
         Results::Status | Results::None => Vec::new(),
     };
-    if results != Results::None {
-        tests.push(ended(name, 0, None, said));
+    if kind != Results::None {
+        tests.push(ended(name, wanted, said));
     }
     tests
 }
 
-/// A test of how a command ended, and of all that it said if `says` tells what.
-fn ended(name: &str, status: u8, says: Option<&str>, said: &Said) -> Test {
+/// A test of how a command ended, and of what it said.
+fn ended(name: &str, (status, says): Wanted<'_>, said: &Said) -> Test {
     let result = || {
         ensure!(
             said.status == status,
@@ -120,14 +122,8 @@ fn ended(name: &str, status: u8, says: Option<&str>, said: &Said) -> Test {
 /// The end of what was said: a clone may have noted very much.
 fn shortened(output: &str) -> String {
     const LINES: usize = 30;
-    const CHARACTERS: usize = 200;
     let lines: Vec<_> = output.lines().collect();
-    lines[lines.len().saturating_sub(LINES)..]
-        .iter()
-        .fold(String::new(), |all, line| {
-            let start: String = line.chars().take(CHARACTERS).collect();
-            all + &start + "\n"
-        })
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// The commands run one after the other, in the directory of the manifest.
@@ -180,11 +176,8 @@ fn results_of(run: &Run, number: usize, said: &Said) -> Vec<Test> {
         let program = program.file_name().unwrap_or_default().to_string_lossy();
         name = format!("{name}: {}: {program}", number + 1);
     }
-    if run.results == Results::Status {
-        vec![ended(&name, run.status, run.says.as_deref(), said)]
-    } else {
-        tests(run, &name, run.results, said)
-    }
+    let wanted = (run.status, run.says.as_deref());
+    results(run, &name, run.results, wanted, said)
 }
 
 /// A guest in which a line for a shell runs.
@@ -200,8 +193,6 @@ fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
         icount: guest.icount,
         no_module: !guest.module,
         no_vmgenid: !guest.vmgenid,
-        userspace: !matches!(guest.userspace, Userspace::None | Userspace::Systemd),
-        systemd: guest.userspace == Userspace::Systemd,
         // A table is a file, and not all of it is in its name.
         boot: guest.boot || !guest.tables.is_empty(),
         qemu_arg,
@@ -325,7 +316,8 @@ fn in_clones(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
         for (number, (said, clone)) in members.into_iter().enumerate() {
             let kind = if clone.is_new { "clone" } else { "same ID" };
             let name = format!("{}, {kind} {} of {}", run.name, number + 1, group.ids.len());
-            tests.extend(of_clone(run, &name, group, &said));
+            let wanted = (group.status, group.says.as_deref());
+            tests.extend(results(run, &name, group.results, wanted, &said));
             clones.push(Clone {
                 output: said.output,
                 ..clone
@@ -337,15 +329,6 @@ fn in_clones(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
         }
     }
     Ok(tests)
-}
-
-/// What one clone's own results are.
-fn of_clone(run: &Run, name: &str, group: &Clones, said: &Said) -> Vec<Test> {
-    if group.results == Results::Status {
-        vec![ended(name, group.status, group.says.as_deref(), said)]
-    } else {
-        tests(run, name, group.results, said)
-    }
 }
 
 /// Resumes a clone and follows it to its end.
