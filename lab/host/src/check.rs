@@ -351,10 +351,9 @@ impl Seconds {
 fn in_parallel<'a>(checks: &'a [Check], kernels: &Kernels) -> Vec<(&'a Check, Report)> {
     let waiting = Mutex::new(checks.iter());
     let reports = Mutex::new(Vec::new());
-    // One more than there are processors: guests wait for a part of their time.
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        for _ in 0..=cpus {
+        for _ in 0..cpus {
             scope.spawn(|| {
                 loop {
                     let next = waiting
