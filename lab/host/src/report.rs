@@ -43,12 +43,21 @@ const SIGNS: [&str; 5] = [
 const KEPT: usize = 60;
 
 /// How the report of a data race begins, and ends. The kernel has more data races than anybody has
-/// looked after; those with the driver, or one of the selftests' modules, on a stack are ours. What
-/// they have logged is not: the log's buffer has no locks, and races with its readers.
+/// looked after; those with the driver, or one of the selftests' modules, on a stack are ours.
 const DATA_RACE: &str = "BUG: KCSAN: ";
 const DATA_RACE_END: &str = "=====";
 const OURS: &str = "sysgenid";
-const LOGS: &str = " _printk+";
+/// What the kernel does with state that is its own, whoever has called it: the log's buffer has no
+/// locks, and races with its readers; `capable()` writes the flags of the task, which the scheduler
+/// reads, and so do the scheduler's own entries; and what an exception or an interrupt does is not
+/// the work of what it came upon.
+const KERNELS_OWN: [&str; 5] = [
+    " _printk+",
+    " capable+",
+    " schedule+",
+    " try_to_wake_up+",
+    " asm_",
+];
 /// What the line above each of its stacks says.
 const ABOVE_STACK: &str = " bytes by ";
 
@@ -114,13 +123,14 @@ impl Watch {
     fn is_ours(&self, line: &str) -> bool {
         // A stack is indented, and begins with what was called last. Lines that are not may be what
         // another processor has to say meanwhile.
-        let logs = || {
+        let kernels_own = || {
             let above = self.data_race.iter().rev();
             above
                 .take_while(|line| !line.contains(ABOVE_STACK))
-                .any(|line| line.starts_with(LOGS))
+                .any(|line| KERNELS_OWN.iter().any(|start| line.starts_with(start)))
         };
-        line.contains(OURS) && (line.starts_with(DATA_RACE) || (line.starts_with(' ') && !logs()))
+        line.contains(OURS)
+            && (line.starts_with(DATA_RACE) || (line.starts_with(' ') && !kernels_own()))
     }
 
     /// The report, from its first line on, when there was one.
@@ -151,6 +161,16 @@ mod tests {
             "",
             "read to 0x1 of 4 bytes by task 2 on cpu 1:",
             " h+0x1/0x2",
+            "==================================================================",
+            "BUG: KCSAN: data-race in capable / kthread_is_per_cpu",
+            "read to 0xffff8880022eabac of 4 bytes by interrupt on cpu 0:",
+            " kthread_is_per_cpu+0x1a/0x70",
+            " asm_sysvec_apic_timer_interrupt+0x1a/0x20",
+            " came_upon_it+0x1/0x2 [sysgenid]",
+            "",
+            "write to 0xffff8880022eabac of 4 bytes by task 2 on cpu 1:",
+            " capable+0x1/0x2",
+            " trigger+0x1/0x2 [sysgenid]",
             "==================================================================",
             "sysgenid: this is not a part of it",
             "BUG: KCSAN: data-race in f / g",
