@@ -6,15 +6,9 @@
 //! All `unsafe` code of the driver, and all its use of [`kernel::bindings`], is below this module.
 
 #[cfg(CONFIG_ACPI)]
-#[cfg_attr(
-    not(CONFIG_SYSGENID_VMGENID_ACPI),
-    expect(dead_code, reason = "nobody hears notifications")
-)]
 pub(crate) mod acpi;
 pub(crate) mod arc_slot;
 pub(crate) mod capability;
-#[cfg(CONFIG_ACPI)]
-pub(crate) mod device;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod fs;
@@ -22,11 +16,15 @@ pub(crate) mod fs;
 pub(crate) mod memremap;
 pub(crate) mod miscdevice;
 pub(crate) mod module;
+pub(crate) mod notifier;
 pub(crate) mod poll;
-#[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
 pub(crate) mod random;
 pub(crate) mod shared_page;
+#[cfg(CONFIG_PM_SLEEP)]
+pub(crate) mod suspend;
 pub(crate) mod uevent;
 pub(crate) mod vma;
 #[cfg(CONFIG_VMGENID)]
 pub(crate) mod vmfork;
+pub(crate) mod wait_queue;
+pub(crate) mod workqueue;

@@ -14,6 +14,7 @@ use crate::{
         },
         error::enobufs,
         fs::{
+            FileExt,
             FileNew,
             KiocbExt, //
         },
@@ -26,10 +27,12 @@ use crate::{
             EPOLLIN,
             EPOLLRDNORM, //
         },
+        vma::EmptyArea, //
     },
-    generation::{
-        Generation,
-        Watcher, //
+    generation::Watcher,
+    settling::{
+        Settler,
+        User, //
     }, //
 };
 use kernel::{
@@ -42,7 +45,6 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
     seq_print,
@@ -60,17 +62,25 @@ const SET_WATCHER_TRACKING: u32 = _IO(IOCTL_MAGIC, 1);
 const WAIT_WATCHERS: u32 = _IO(IOCTL_MAGIC, 2);
 /// `SYSGENID_TRIGGER_GEN_UPDATE`
 const TRIGGER_GEN_UPDATE: u32 = _IO(IOCTL_MAGIC, 3);
+/// `SYSGENID_SETTLE`
+const SETTLE: u32 = _IO(IOCTL_MAGIC, 4);
 
 /// The number of bytes of a generation.
 const GENERATION_SIZE: usize = size_of::<u32>();
+
+/// An open file of the device.
+pub(crate) struct OpenFile {
+    watcher: Watcher,
+    user: User,
+}
 
 /// The misc device whose open files are [`Watcher`]s.
 pub(crate) struct SysgenidDevice;
 
 impl SysgenidDevice {
-    /// Registers the device for `generation`.
+    /// Registers the device for the generation that `settler` settles.
     pub(crate) fn register(
-        generation: Arc<Generation>,
+        settler: Arc<Settler>,
     ) -> impl PinInit<MiscDeviceRegistration<Self>, Error> {
         let options = MiscDeviceOptions {
             name: c"sysgenid",
@@ -79,30 +89,45 @@ impl SysgenidDevice {
             mode: 0o666,
         };
 
-        MiscDeviceRegistration::register(options, generation)
+        MiscDeviceRegistration::register(options, settler)
     }
 }
 
 #[vtable]
 impl MiscDevice for SysgenidDevice {
-    type Ptr = KBox<Watcher>;
-    type RegistrationData = Arc<Generation>;
+    type Ptr = KBox<OpenFile>;
+    type RegistrationData = Arc<Settler>;
 
     fn open(file: &FileNew, misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        let generation = misc.data();
+        let settler = misc.data();
 
         file.set_stream();
         file.set_nowait();
 
-        // The device can be opened, and the generation changed through it, before the module has
-        // come so far as to do this.
-        generation.announce_on(misc.device());
+        let open = KBox::new(
+            OpenFile {
+                watcher: Watcher::new(settler.generation().clone()),
+                user: User::new(settler.clone()),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
 
-        Ok(KBox::new(Watcher::new(generation.clone()), GFP_KERNEL)?)
+        settler.look();
+
+        Ok(open)
     }
 
-    fn mmap(watcher: &Watcher, _file: &File, vma: &VmaNew) -> Result {
-        watcher.generation().page().map(vma, c"[sysgenid]")
+    fn mmap(this: &OpenFile, file: &File, area: EmptyArea<'_>) -> Result {
+        if area.page_offset() != 0 {
+            return Err(EINVAL);
+        }
+
+        this.user.generation().pages().generation_page().map(
+            area.restrict_to_reading_one_page()?,
+            file,
+            c"dev/sysgenid",
+            this.user.clone(),
+        )
     }
 
     fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
@@ -112,7 +137,7 @@ impl MiscDevice for SysgenidDevice {
             _ => (),
         }
 
-        let generation = kiocb.file().wait_outdated(kiocb.nonblocking())?;
+        let generation = kiocb.file().watcher.wait_outdated(kiocb.nonblocking())?;
 
         if iov.copy_to_iter(&generation.to_ne_bytes()) < GENERATION_SIZE {
             return Err(EFAULT);
@@ -132,12 +157,14 @@ impl MiscDevice for SysgenidDevice {
             return Err(EFAULT);
         }
 
-        kiocb.file().ack(u32::from_ne_bytes(value))?;
+        kiocb.file().watcher.ack(u32::from_ne_bytes(value))?;
 
         Ok(GENERATION_SIZE)
     }
 
-    fn poll(watcher: &Watcher, file: &File, table: PollTable<'_>) -> u32 {
+    fn poll(this: &OpenFile, file: &File, table: PollTable<'_>) -> u32 {
+        let watcher = &this.watcher;
+
         // First this: a change that comes after the look below wakes the poll up again.
         table.register_wait(file, watcher.becomes_outdated());
 
@@ -148,29 +175,45 @@ impl MiscDevice for SysgenidDevice {
         }
     }
 
-    fn ioctl(watcher: &Watcher, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(this: &OpenFile, file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        let OpenFile { watcher, user } = this;
+
+        user.look();
+
         match cmd {
-            SET_WATCHER_TRACKING => watcher.set_tracked(arg != 0),
+            SET_WATCHER_TRACKING => {
+                let tracked = arg != 0;
+
+                // It could never ack, and would be waited for for ever.
+                if tracked && !file.is_for_writing() {
+                    return Err(EBADF);
+                }
+
+                watcher.set_tracked(tracked);
+            }
             WAIT_WATCHERS => watcher.wait_watchers(arg)?,
             TRIGGER_GEN_UPDATE => {
                 if !capable(Capability::CHECKPOINT_RESTORE) && !capable(Capability::SYS_ADMIN) {
                     return Err(EACCES);
                 }
 
-                let least = u32::try_from(arg).map_err(|_| EINVAL)?;
-
-                watcher.generation().bump("ioctl", least);
+                user.trigger(u32::try_from(arg).map_err(|_| EINVAL)?)?;
             }
+            SETTLE => user.settle(arg)?,
             _ => return Err(ENOTTY),
         }
 
         Ok(0)
     }
 
-    fn show_fdinfo(watcher: &Watcher, m: &SeqFile, _file: &File) {
-        let status = watcher.status();
+    fn show_fdinfo(this: &OpenFile, m: &SeqFile, _file: &File) {
+        this.user.look();
+
+        let status = this.watcher.status();
+        let reseeded = status.answer.reseeded;
 
         seq_print!(m, "sysgenid-generation:\t{}\n", status.generation);
+        seq_print!(m, "sysgenid-epoch:\t{}\n", status.epoch);
         seq_print!(m, "sysgenid-acked:\t{}\n", status.acked);
         seq_print!(m, "sysgenid-outdated:\t{}\n", u8::from(status.outdated));
         seq_print!(m, "sysgenid-tracked:\t{}\n", u8::from(status.tracked));
@@ -181,6 +224,9 @@ impl MiscDevice for SysgenidDevice {
             status.outdated_watchers
         );
         seq_print!(m, "sysgenid-source:\t{}\n", status.source.unwrap_or("none"));
-        seq_print!(m, "sysgenid-pending:\t{}\n", u8::from(status.pending));
+        seq_print!(m, "sysgenid-reseeded:\t{}\n", u8::from(reseeded));
+        if let Some(pending) = this.user.pending() {
+            seq_print!(m, "sysgenid-pending:\t{}\n", u8::from(pending));
+        }
     }
 }

@@ -22,29 +22,31 @@ use crate::{
         },
         export::export_symbol_gpl, //
     },
-    generation::Generation, //
+    settling::Settler, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
-/// Where the exported function finds the generation.
-static GENERATION: ArcSlot<Generation> = ArcSlot::new();
+/// Where the exported function finds what makes the change.
+static SETTLER: ArcSlot<Settler> = ArcSlot::new();
 
 /// The source, which changes the generation for as long as it exists.
-pub(crate) type Source = FilledArcSlot<Generation>;
+pub(crate) type Registration = FilledArcSlot<Settler>;
 
 /// Registers the source.
-pub(crate) fn register(generation: Arc<Generation>) -> Result<Source> {
-    GENERATION.fill(generation)
+///
+/// # Errors
+///
+/// [`EBUSY`] if there is one.
+pub(crate) fn register(settler: Arc<Settler>) -> Result<Registration> {
+    SETTLER.fill(settler)
 }
 
 export_symbol_gpl! {
     /// `sysgenid_bump_generation()`
     extern "C" fn sysgenid_bump_generation() {
-        if let Some(generation) = GENERATION.get() {
-            generation.bump("kernel", 0);
-        }
+        SETTLER.with(|settler| Arc::from(settler).bump());
     }
 }

@@ -3,58 +3,58 @@
 //! The generation, its watchers, and the waiting.
 //!
 //! The contract that this follows is described in `uapi/linux/sysgenid.h`, and so are the words
-//! that are used here: generation, watcher, acked, outdated, tracked, overseer.
+//! that are used here: generation, epoch, watcher, acked, outdated, tracked, overseer.
 //!
 //! # What is where
 //!
-//! There is one copy of the generation: the word in the [`SharedPage`] that user space maps. Who is
-//! outdated is not decided by comparing generations, because a generation can come back, but by
-//! comparing epochs: 64-bit numbers that count the changes, that nobody outside of this file sees,
-//! and that never come back.
+//! There is one copy of the generation, the epoch and the answer: the [`Pages`] that user space maps.
+//! Who is outdated is not decided by comparing generations, because a generation can come back, but by
+//! comparing epochs, which never do.
 //!
 //! # Locks
 //!
 //! In this order:
 //!
-//! 1. [`Generation::changes`], a mutex, held for the whole of a change. It makes events and log
-//!    lines leave in the order of the generations.
-//! 2. [`Generation::state`], a spin lock, under which the word, the epoch, what each watcher has
-//!    acked, and the counts change. It is no mutex because a poll, and a read that must not wait,
-//!    take it. Nothing that sleeps, logs, or wakes anybody up is done while it is held.
-//! 3. The locks of the wait queues. They are taken under `state` when a task goes to sleep, and
-//!    under `changes` when tasks are woken up.
+//! 1. [`Generation::state`], a spin lock, under which the pages, what each watcher has acked, and the
+//!    counts change. It is no mutex because a poll, and a read that must not wait, take it; and so
+//!    that nobody who holds it is kept from running, which would hold a change up. Nothing that
+//!    sleeps, logs, or wakes anybody up is done while it is held.
+//! 2. The lock of [`Generation::readers`]. It is taken under `state` when a task goes to sleep, and
+//!    with no lock held when tasks are woken up.
+//!
+//! [`Generation::overseers`] has a lock of its own, which is never held along with another one.
 //!
 //! # Memory ordering
 //!
-//! The word, the epoch, and what a watcher has acked are atomics, so that a watcher that is up to
+//! The numbers in the pages, and what a watcher has acked, are atomics, so that a watcher that is up to
 //! date finds this out without a lock, in [`Watcher::is_surely_acked`]. Everything else looks at
 //! them with `state` held. The orderings and their pairs:
 //!
-//! * A: the release store of the word in [`Generation::bump`] pairs with the acquire load of the
-//!   word in [`Watcher::is_surely_acked`], and with an acquire load of the mapped word in user
-//!   space. So whoever sees the new word also finds done what the source did before: the kernel's
-//!   random number generator has been reseeded.
-//! * B: the release store of the epoch in [`Generation::bump`] pairs with the acquire load of the
-//!   epoch in [`Watcher::is_surely_acked`].
+//! * A: see [`pages`](crate::pages).
 //! * C: the release stores of what is acked in [`Watcher::set_acked`] pair with the acquire loads in
 //!   [`Watcher::is_surely_acked`].
 
 #![forbid(unsafe_code)]
 
-use crate::abstractions::{
-    error::etime,
-    shared_page::SharedPage,
-    uevent, //
+use crate::{
+    abstractions::{
+        error::etime,
+        wait_queue::{
+            new_wait_queue,
+            Ended,
+            WaitQueue, //
+        }, //
+    },
+    pages::{
+        Answer,
+        Pages, //
+    }, //
 };
 use kernel::{
-    device::Device,
-    new_condvar,
-    new_mutex,
     new_poll_condvar,
     new_spinlock,
     prelude::*,
     sync::{
-        aref::ARef,
         atomic::{
             Acquire,
             Atomic,
@@ -63,19 +63,9 @@ use kernel::{
         },
         poll::PollCondVar,
         Arc,
-        CondVar,
-        CondVarTimeoutResult,
-        Mutex,
-        SetOnce,
         SpinLock, //
     },
-    time::{
-        msecs_to_jiffies,
-        Delta,
-        Instant,
-        Jiffies,
-        Monotonic, //
-    }, //
+    time::Delta, //
 };
 
 /// What is protected by [`Generation::state`], along with the atomics that change under it.
@@ -86,35 +76,13 @@ struct State {
     outdated: usize,
     /// What caused the last change.
     source: Option<&'static str>,
-    /// What the sign showed when the last change that it asked for began.
-    heeded: SignValue,
-}
-
-/// What a [`Sign`] shows.
-pub(crate) type SignValue = [u8; 16];
-
-/// Something that shows from outside of this system that a change is due, before a source has come
-/// to know of it.
-pub(crate) trait Sign: Send + Sync {
-    /// Returns what it shows now: something else than before if a change is due.
-    ///
-    /// Called in any context.
-    fn value(&self) -> SignValue;
 }
 
 /// The generation of this system.
 #[pin_data]
 pub(crate) struct Generation {
-    /// The page whose word is the generation. Written with `changes` and `state` held.
-    page: Arc<SharedPage>,
-    /// The number of changes. Written with `changes` and `state` held.
-    epoch: Atomic<u64>,
-    /// Where changes are announced. Populated with `changes` held.
-    device: SetOnce<ARef<Device>>,
-    /// What shows that a change is due, if anything does. Populated with `changes` held.
-    sign: SetOnce<KBox<dyn Sign>>,
-    #[pin]
-    changes: Mutex<()>,
+    /// What user space maps. Written with `state` held.
+    pages: Pages,
     #[pin]
     state: SpinLock<State>,
     /// Where those wait who want to know of the next change: in a read, or in a poll.
@@ -122,7 +90,20 @@ pub(crate) struct Generation {
     readers: PollCondVar,
     /// Where those wait who want no tracked watcher to be outdated.
     #[pin]
-    overseers: CondVar,
+    overseers: WaitQueue,
+}
+
+/// A change of the generation that has been made.
+#[derive(Clone, Copy)]
+pub(crate) struct Change {
+    /// The generation before.
+    pub(crate) old: u32,
+    /// The generation since.
+    pub(crate) new: u32,
+    /// What has caused it.
+    pub(crate) source: &'static str,
+    /// Whether the random number generator was reseeded before, with the answered ID in it.
+    pub(crate) reseeded: bool,
 }
 
 /// Returns the generation after `current` that is `least` or more.
@@ -150,122 +131,86 @@ impl Generation {
     ///
     /// [`ENOMEM`] if memory is short.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        let page = SharedPage::new()?;
+        let pages = Pages::new()?;
 
         Arc::pin_init(
             pin_init!(Self {
-                page,
-                epoch: Atomic::new(0),
-                device: SetOnce::new(),
-                sign: SetOnce::new(),
-                changes <- new_mutex!((), "Generation::changes"),
+                pages,
                 state <- new_spinlock!(
                     State {
                         tracked: 0,
                         outdated: 0,
                         source: None,
-                        heeded: SignValue::default(),
                     },
                     "Generation::state"
                 ),
                 readers <- new_poll_condvar!("Generation::readers"),
-                overseers <- new_condvar!("Generation::overseers"),
+                overseers <- new_wait_queue!("Generation::overseers"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Announces changes by uevents of `device` from now on. If there was one before, then the
-    /// generation is announced as it is now: who has found the device since it was registered is to
-    /// miss nothing. Only the first call has an effect.
-    ///
-    /// May sleep.
-    pub(crate) fn announce_on(&self, device: &Device) {
-        if self.device.as_ref().is_none() {
-            // With the mutex held, `device` is populated when this returns, even if it is another
-            // caller who has done it.
-            let _changes = self.changes.lock();
-
-            if self.device.populate(device.into()) && self.epoch.load(Relaxed) != 0 {
-                self.announce(self.page.word().load(Relaxed));
-            }
-        }
+    /// Returns what user space maps.
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
-    /// Heeds `sign` from now on. Only the first call has an effect.
-    ///
-    /// May sleep.
-    pub(crate) fn heed(&self, sign: KBox<dyn Sign>) {
-        let _changes = self.changes.lock();
+    /// Returns what is answered.
+    pub(crate) fn answer(&self) -> Answer {
+        let _state = self.state.lock();
 
-        if self.sign.as_ref().is_none() {
-            // First this: whoever finds the sign compares it.
-            self.state.lock().heeded = sign.value();
-            self.sign.populate(sign);
-        }
+        self.pages.answer()
     }
 
-    /// Announces that the generation has become `new`. Called with `changes` held.
-    fn announce(&self, new: u32) {
-        if let Some(device) = self.device.as_ref() {
-            if let Err(err) = uevent::change(device, fmt!("SYSGENID={new}")) {
-                pr_warn!("no uevent for generation {new}: {err:?}\n");
-            }
-        }
-    }
+    /// Makes `answer` what is answered, which is no change of the generation: there is nobody yet who
+    /// has to know.
+    pub(crate) fn set_answer(&self, answer: Answer) {
+        let _state = self.state.lock();
 
-    /// Returns the page whose word is the generation.
-    pub(crate) fn page(&self) -> &Arc<SharedPage> {
-        &self.page
+        self.pages
+            .publish(self.pages.generation(), self.pages.epoch(), answer, || ());
     }
 
     /// Changes the generation, to `least` or more; 0 asks for nothing in particular. `source` says
-    /// what caused this.
+    /// what caused this. If there is an `answer` then that is answered from now on.
     ///
-    /// May sleep. If the kernel's random number generator has to be reseeded then this must have
-    /// been done before.
-    pub(crate) fn bump(&self, source: &'static str, least: u32) {
-        self.change(source, least, false);
-    }
-
-    /// The same, because of what the [`Sign`] shows, if there is one.
-    pub(crate) fn bump_for_sign(&self, source: &'static str) {
-        self.change(source, 0, true);
-    }
-
-    fn change(&self, source: &'static str, least: u32, for_sign: bool) {
-        let word = self.page.word();
-        let _changes = self.changes.lock();
-        // If it shows something else from here on, then that is for another change.
-        let sign = self.sign.as_ref().filter(|_| for_sign);
-        let heeded = sign.map(|sign| sign.value());
-        let old = word.load(Relaxed);
-        let new = successor(old, least);
-
-        {
+    /// What has to be done with the kernel's random number generator must have been done before.
+    ///
+    /// Does not sleep, and waits for nobody but who holds the lock.
+    pub(crate) fn change(
+        &self,
+        source: &'static str,
+        least: u32,
+        answer: Option<Answer>,
+    ) -> Change {
+        let change = {
             let mut state = self.state.lock();
-
-            // ORDERING: Release A and B. The word comes first: user space must not learn from the
-            // driver of a change that the mapping does not show.
-            word.store(new, Release);
+            let answer = answer.unwrap_or_else(|| self.pages.answer());
+            let old = self.pages.generation();
+            let new = successor(old, least);
             // It would take centuries to wrap this around.
-            self.epoch
-                .store(self.epoch.load(Relaxed).wrapping_add(1), Release);
-            // No watcher has acked the new epoch.
-            state.outdated = state.tracked;
+            let epoch = self.pages.epoch().wrapping_add(1);
+
             state.source = Some(source);
-            if let Some(heeded) = heeded {
-                state.heeded = heeded;
+            // No watcher has acked the new epoch.
+            self.pages.publish(new, epoch, answer, || {
+                state.outdated = state.tracked;
+            });
+
+            Change {
+                old,
+                new,
+                source,
+                reseeded: answer.reseeded,
             }
-        }
+        };
 
         self.readers.notify_all();
         // Even if no tracked watcher is outdated, those of the overseers themselves now are.
-        self.overseers.notify_all();
+        self.overseers.wake_all();
 
-        self.announce(new);
-
-        pr_info!("generation changed from {old} to {new}, source {source}\n");
+        change
     }
 }
 
@@ -283,10 +228,12 @@ pub(crate) struct Status {
     pub(crate) watchers: usize,
     /// The number of tracked watchers that are outdated.
     pub(crate) outdated_watchers: usize,
+    /// The number of changes.
+    pub(crate) epoch: u64,
     /// What caused the last change, if there was any.
     pub(crate) source: Option<&'static str>,
-    /// Whether the [`Sign`] shows that another change is due.
-    pub(crate) pending: bool,
+    /// What is answered.
+    pub(crate) answer: Answer,
 }
 
 /// A watcher of a [`Generation`].
@@ -309,8 +256,8 @@ impl Watcher {
     /// Creates a watcher, which is acked and untracked.
     pub(crate) fn new(generation: Arc<Generation>) -> Self {
         let state = generation.state.lock();
-        let acked_epoch = Atomic::new(generation.epoch.load(Relaxed));
-        let acked = Atomic::new(generation.page.word().load(Relaxed));
+        let acked_epoch = Atomic::new(generation.pages.epoch());
+        let acked = Atomic::new(generation.pages.generation());
         drop(state);
 
         // INVARIANT: The watcher is untracked, so it is not counted. If there was a change since
@@ -328,7 +275,7 @@ impl Watcher {
         &self.generation
     }
 
-    /// Returns what [`Generation::bump`] notifies when the watcher becomes outdated.
+    /// Returns what [`Generation::change`] notifies when the watcher becomes outdated.
     pub(crate) fn becomes_outdated(&self) -> &PollCondVar {
         &self.generation.readers
     }
@@ -336,46 +283,46 @@ impl Watcher {
     /// Returns whether the watcher is acked, without a lock. If this is false then only
     /// [`Self::is_outdated_locked`] knows.
     ///
-    /// A process that has seen a new value of the word, and then calls the driver, is never told
+    /// A process that has seen a new generation in the page, and then calls the driver, is never told
     /// that it is up to date by mistake:
     ///
-    /// * The load of the word below sees that value, or a later one, since a location never goes
-    ///   back for whom has seen it.
+    /// * The load of the generation below sees that value, or a later one, since a location never
+    ///   goes back for whom has seen it.
     /// * If that differs from what was acked, then the answer is no. It does so in the middle of
-    ///   [`Generation::bump`], where the word is new and the epoch is not.
+    ///   [`Generation::change`], where the generation is new and the epoch is not.
     /// * If it does not differ although there was a change, then the generation has come back to an
-    ///   old value. But then the word that was loaded was stored by a later change than the first
+    ///   old value. But then the one that was loaded was stored by a later change than the first
     ///   one which the watcher has not acked. By A, the load of the epoch, which comes after the
-    ///   load of the word, sees at least the epoch of the change before that, which is greater than
-    ///   the acked one.
+    ///   load of the generation, sees at least the epoch of the change before that, which is greater
+    ///   than the acked one.
     ///
     /// If another thread acks by the same watcher at the same time, then by C the acked epoch is
     /// never seen with a generation that is older than the one that belongs to it. If it is seen
     /// with a newer one, then by C again the load of the epoch sees at least the epoch in which that
     /// was acked, which is greater; so the answer is no, and the lock decides.
     fn is_surely_acked(&self) -> bool {
-        // ORDERING: Acquire C, twice, then A, then B. The order of the loads matters.
+        // ORDERING: Acquire C, twice, then A, twice. The order of the loads matters.
         let acked_epoch = self.acked_epoch.load(Acquire);
         let acked = self.acked.load(Acquire);
-        let word = self.generation.page.word().load(Acquire);
-        let epoch = self.generation.epoch.load(Acquire);
+        let generation = self.generation.pages.generation();
+        let epoch = self.generation.pages.epoch();
 
-        acked == word && acked_epoch == epoch
+        acked == generation && acked_epoch == epoch
     }
 
     /// Returns whether the watcher is outdated. `_state` proves that the lock is held.
     fn is_outdated_locked(&self, _state: &State) -> bool {
         // The lock orders these.
-        self.acked_epoch.load(Relaxed) != self.generation.epoch.load(Relaxed)
+        self.acked_epoch.load(Relaxed) != self.generation.pages.epoch()
     }
 
     /// Makes the watcher acked. `_state` proves that the lock is held.
     fn set_acked(&self, _state: &mut State) {
         // ORDERING: Release C. The generation comes first, see `is_surely_acked`.
         self.acked
-            .store(self.generation.page.word().load(Relaxed), Release);
+            .store(self.generation.pages.generation(), Release);
         self.acked_epoch
-            .store(self.generation.epoch.load(Relaxed), Release);
+            .store(self.generation.pages.epoch(), Release);
     }
 
     /// Returns whether the watcher is outdated.
@@ -401,7 +348,7 @@ impl Watcher {
 
         loop {
             if self.is_outdated_locked(&state) {
-                return Ok(self.generation.page.word().load(Relaxed));
+                return Ok(self.generation.pages.generation());
             }
 
             if nonblocking {
@@ -412,7 +359,10 @@ impl Watcher {
                 return Err(ERESTARTSYS);
             }
 
-            signal_pending = self.generation.readers.wait_interruptible(&mut state);
+            signal_pending = self
+                .generation
+                .readers
+                .wait_interruptible_freezable(&mut state);
         }
     }
 
@@ -425,7 +375,7 @@ impl Watcher {
         let mut released = false;
         let mut state = self.generation.state.lock();
 
-        if value != self.generation.page.word().load(Relaxed) {
+        if value != self.generation.pages.generation() {
             return Err(EINVAL);
         }
 
@@ -442,7 +392,7 @@ impl Watcher {
         drop(state);
 
         if released {
-            self.generation.overseers.notify_all();
+            self.generation.overseers.wake_all();
         }
 
         Ok(())
@@ -474,7 +424,7 @@ impl Watcher {
         drop(state);
 
         if released {
-            self.generation.overseers.notify_all();
+            self.generation.overseers.wake_all();
         }
     }
 
@@ -484,50 +434,23 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// * [`EINTR`] if this watcher is or becomes outdated, or if a signal is pending.
-    /// * `ETIME` if the time is over.
+    /// * [`EINTR`] if this watcher is or becomes outdated.
+    /// * Those of [`wait_ended`], if the time is over or a signal is pending.
     pub(crate) fn wait_watchers(&self, timeout: usize) -> Result {
-        let limit = match timeout {
-            0 => None,
-            // What is too long for an `i64` of nanoseconds, which is three centuries, is cut.
-            timeout => Some(Delta::from_millis(
-                i64::try_from(timeout).unwrap_or(i64::MAX),
-            )),
-        };
-        let start = Instant::<Monotonic>::now();
-        let mut signal_pending = false;
-        let mut state = self.generation.state.lock();
+        self.generation
+            .overseers
+            .wait(limit(timeout), || {
+                let state = self.generation.state.lock();
 
-        loop {
-            if self.is_outdated_locked(&state) {
-                return Err(EINTR);
-            }
-
-            if state.outdated == 0 {
-                return Ok(());
-            }
-
-            // From the start on, so that being woken up for nothing does not make it longer.
-            let remaining = limit.map(|limit| limit - start.elapsed());
-
-            if remaining.is_some_and(|remaining| remaining <= Delta::ZERO) {
-                return Err(etime());
-            }
-
-            if signal_pending {
-                return Err(EINTR);
-            }
-
-            let overseers = &self.generation.overseers;
-
-            signal_pending = match remaining {
-                None => overseers.wait_interruptible(&mut state),
-                Some(remaining) => matches!(
-                    overseers.wait_interruptible_timeout(&mut state, jiffies_for(remaining)),
-                    CondVarTimeoutResult::Signal { .. }
-                ),
-            };
-        }
+                if self.is_outdated_locked(&state) {
+                    Some(Err(EINTR))
+                } else if state.outdated == 0 {
+                    Some(Ok(()))
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_else(|ended| Err(wait_ended(ended, timeout)))
     }
 
     /// Returns what there is to say.
@@ -535,18 +458,15 @@ impl Watcher {
         let state = self.generation.state.lock();
 
         Status {
-            generation: self.generation.page.word().load(Relaxed),
+            generation: self.generation.pages.generation(),
             acked: self.acked.load(Relaxed),
             outdated: self.is_outdated_locked(&state),
             tracked: self.tracked.load(Relaxed),
             watchers: state.tracked,
             outdated_watchers: state.outdated,
+            epoch: self.generation.pages.epoch(),
             source: state.source,
-            pending: self
-                .generation
-                .sign
-                .as_ref()
-                .is_some_and(|sign| sign.value() != state.heeded),
+            answer: self.generation.pages.answer(),
         }
     }
 }
@@ -558,14 +478,23 @@ impl Drop for Watcher {
     }
 }
 
-/// Returns a number of jiffies that is not less than `time`, but at most some weeks.
-fn jiffies_for(time: Delta) -> Jiffies {
-    // The started millisecond counts.
-    let msecs = time.as_millis().saturating_add(1);
-    // `msecs_to_jiffies()` takes more than this for no limit at all.
-    let msecs = i32::try_from(msecs).unwrap_or(i32::MAX);
+/// Returns the limit that the argument of an ioctl stands for: milliseconds, and 0 is no limit.
+pub(crate) fn limit(timeout: usize) -> Option<Delta> {
+    // What is too long for an `i64` of nanoseconds, which is three centuries, is cut.
+    (timeout != 0).then(|| Delta::from_millis(i64::try_from(timeout).unwrap_or(i64::MAX)))
+}
 
-    msecs_to_jiffies(msecs.unsigned_abs())
+/// Returns what an ioctl fails with whose wait has ended, `timeout` being its argument.
+///
+/// Where a signal has no handler (a program is stopped and goes on, a debugger looks at it) a wait
+/// without a limit goes on. One with a limit must not begin anew: how much of it is left is for the
+/// caller to know.
+pub(crate) fn wait_ended(ended: Ended, timeout: usize) -> Error {
+    match ended {
+        Ended::Timeout => etime(),
+        Ended::Signal if timeout == 0 => ERESTARTNOHAND,
+        Ended::Signal => EINTR,
+    }
 }
 
 #[cfg(CONFIG_SYSGENID_KUNIT_TEST)]
@@ -610,20 +539,10 @@ mod tests {
     }
 
     #[test]
-    fn jiffies_are_not_less() {
-        assert!(jiffies_for(Delta::from_nanos(1)) >= 1);
-        assert!(jiffies_for(Delta::from_millis(1000)) >= msecs_to_jiffies(1000));
-        assert_eq!(
-            jiffies_for(Delta::from_millis(i64::MAX)),
-            msecs_to_jiffies(i32::MAX.unsigned_abs())
-        );
-    }
-
-    #[test]
     fn watcher_starts_acked() -> Result {
         let generation = Generation::new()?;
 
-        generation.bump(TEST, 0);
+        generation.change(TEST, 0, None);
 
         let watcher = Watcher::new(generation);
 
@@ -641,7 +560,7 @@ mod tests {
         let generation = Generation::new()?;
         let watcher = Watcher::new(generation.clone());
 
-        generation.bump(TEST, 7);
+        generation.change(TEST, 7, None);
 
         assert!(watcher.is_outdated());
         assert_eq!(watcher.wait_outdated(true), Ok(7));
@@ -656,47 +575,30 @@ mod tests {
         Ok(())
     }
 
-    struct TestSign(Arc<Atomic<u32>>);
-
-    impl Sign for TestSign {
-        fn value(&self) -> SignValue {
-            let mut value = SignValue::default();
-
-            value[12..].copy_from_slice(&self.0.load(Relaxed).to_ne_bytes());
-            value
-        }
-    }
-
     #[test]
-    fn pending_until_the_change_for_the_sign() -> Result {
+    fn an_answer_stays_until_there_is_another() -> Result {
         let generation = Generation::new()?;
         let watcher = Watcher::new(generation.clone());
-        let shown = Arc::new(Atomic::new(1), GFP_KERNEL)?;
+        let first = Answer {
+            id: [1; 16],
+            reseeded: true,
+        };
+        let second = Answer {
+            id: [2; 16],
+            reseeded: false,
+        };
 
-        assert!(!watcher.status().pending);
-        generation.heed(KBox::new(TestSign(shown.clone()), GFP_KERNEL)?);
-        assert!(!watcher.status().pending);
+        generation.set_answer(first);
+        assert_eq!(watcher.status().answer, first);
+        assert_eq!(watcher.status().generation, 0);
+        assert!(!watcher.is_outdated());
 
-        shown.store(2, Relaxed);
-        assert!(watcher.status().pending);
-        // This has another reason.
-        generation.bump(TEST, 0);
-        assert!(watcher.status().pending);
-        generation.bump_for_sign(TEST);
-        assert!(!watcher.status().pending);
+        assert!(generation.change(TEST, 0, None).reseeded);
+        assert_eq!(watcher.status().answer, first);
+        assert!(!generation.change(TEST, 0, Some(second)).reseeded);
+        assert_eq!(watcher.status().answer, second);
         assert_eq!(watcher.status().generation, 2);
-
-        Ok(())
-    }
-
-    #[test]
-    fn nothing_is_pending_without_a_sign() -> Result {
-        let generation = Generation::new()?;
-        let watcher = Watcher::new(generation.clone());
-
-        generation.bump_for_sign(TEST);
-        assert!(!watcher.status().pending);
-        assert_eq!(watcher.status().generation, 1);
+        assert_eq!(watcher.status().epoch, 2);
 
         Ok(())
     }
@@ -705,12 +607,12 @@ mod tests {
     fn outdated_although_the_generation_is_the_same() -> Result {
         let generation = Generation::new()?;
 
-        generation.bump(TEST, 5);
+        generation.change(TEST, 5, None);
 
         let watcher = Watcher::new(generation.clone());
 
-        generation.bump(TEST, u32::MAX);
-        generation.bump(TEST, 5);
+        generation.change(TEST, u32::MAX, None);
+        generation.change(TEST, 5, None);
 
         assert_eq!(watcher.status().acked, watcher.status().generation);
         assert!(!watcher.is_surely_acked());
@@ -730,7 +632,7 @@ mod tests {
         first.set_tracked(true);
         assert_eq!(counts(&overseer), (1, 0));
 
-        generation.bump(TEST, 0);
+        generation.change(TEST, 0, None);
         assert_eq!(counts(&overseer), (1, 1));
 
         // Outdated already, so it counts at once.
@@ -741,7 +643,7 @@ mod tests {
         assert_eq!(first.ack(1), Ok(()));
         assert_eq!(counts(&overseer), (2, 1));
 
-        generation.bump(TEST, 0);
+        generation.change(TEST, 0, None);
         assert_eq!(counts(&overseer), (2, 2));
 
         first.set_tracked(false);
@@ -765,7 +667,7 @@ mod tests {
         watcher.set_tracked(true);
         assert_eq!(overseer.wait_watchers(0), Ok(()));
 
-        generation.bump(TEST, 0);
+        generation.change(TEST, 0, None);
         assert_eq!(overseer.wait_watchers(1), Err(EINTR));
 
         assert_eq!(overseer.ack(1), Ok(()));

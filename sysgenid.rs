@@ -2,49 +2,52 @@
 
 //! The system generation: a number that changes when this system may have been cloned or restored.
 //!
-//! Sources of a change (`vmfork`, `vmgenid_acpi`, `exported`, and the ioctl of the device) bump the
-//! [`Generation`], and the device `/dev/sysgenid` shows it to user space. A source knows nothing of the
-//! device, and the generation knows neither. `/dev/vmgenid` shows what the hypervisor itself writes.
+//! Sources (`vmfork`, `vmgenid_acpi`, `suspend`, `exported`, and the ioctl of the device) say that a
+//! change is due, or ask for one. [`settling`] makes it, in order with the kernel's random number
+//! generator. The device `/dev/sysgenid` shows the [`generation`] to user space. `/dev/vmgenid` shows
+//! what the hypervisor itself writes, and what was answered.
 
-use kernel::{
-    prelude::*,
-    sync::Arc, //
+use kernel::prelude::*;
+#[cfg(CONFIG_ACPI)]
+use kernel::sync::{
+    aref::ARef,
+    Arc, //
 };
 
 #[cfg(CONFIG_ACPI)]
-use crate::vmgenid_device::{
-    Absence,
-    IdMemory, //
+use crate::{
+    abstractions::acpi::AcpiDevice,
+    vmgenid_device::IdMemory, //
 };
 use crate::{
     abstractions::miscdevice::MiscDeviceRegistration,
     device::SysgenidDevice,
-    generation::Generation, //
+    generation::Generation,
+    settling::{
+        KernelRandom,
+        Settling,
+        Sign, //
+    }, //
 };
 
 mod abstractions;
+mod announce;
 mod device;
 mod exported;
 mod generation;
+mod pages;
+mod settling;
+#[cfg(CONFIG_PM_SLEEP)]
+mod suspend;
 // Without VMGENID the kernel has no such notification.
 #[cfg(CONFIG_VMGENID)]
 mod vmfork;
-// With VMGENID=y the kernel's own driver has the device before this one could get it.
-#[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
+#[cfg(CONFIG_ACPI)]
 mod vmgenid_acpi;
 #[cfg(CONFIG_ACPI)]
 mod vmgenid_device;
 #[cfg(CONFIG_ACPI)]
 mod vmgenid_page;
-
-/// What tells the driver of clones.
-const SOURCE: Option<&str> = if cfg!(CONFIG_VMGENID) {
-    Some("vmfork: the kernel's notification of virtual machine forks")
-} else if cfg!(CONFIG_SYSGENID_VMGENID_ACPI) {
-    Some("vmgenid: the ACPI VMGenID device")
-} else {
-    None
-};
 
 module! {
     type: Sysgenid,
@@ -56,84 +59,83 @@ module! {
     alias: ["acpi*:VMGENCTR:*", "acpi*:VM_GEN_COUNTER:*"],
 }
 
-/// The parts are dropped in the order of the fields: sources first, then the device.
+/// The parts are dropped in the order of the fields: sources first, then the devices, and last what
+/// all of them use.
 #[pin_data]
 struct Sysgenid {
-    _exported: exported::Source,
-    #[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
+    _exported: exported::Registration,
+    #[cfg(CONFIG_PM_SLEEP)]
     #[pin]
-    _vmgenid_acpi: vmgenid_acpi::Source,
+    _suspend: suspend::Registration,
+    #[cfg(CONFIG_ACPI)]
+    _vmgenid_acpi: Option<vmgenid_acpi::Registration>,
     #[cfg(CONFIG_VMGENID)]
     #[pin]
-    _vmfork: vmfork::Source,
+    _vmfork: vmfork::Registration,
     #[cfg(CONFIG_ACPI)]
     _vmgenid_page: Option<vmgenid_page::Registration>,
     #[pin]
     device: MiscDeviceRegistration<SysgenidDevice>,
+    _settling: Settling,
 }
 
 impl kernel::InPlaceModule for Sysgenid {
-    fn init(
-        #[cfg_attr(not(CONFIG_SYSGENID_VMGENID_ACPI), expect(unused_variables))]
-        module: &'static ThisModule,
-    ) -> impl PinInit<Self, Error> {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
-            let generation = Generation::new()?;
             #[cfg(CONFIG_ACPI)]
-            let id = vmgenid_id(&generation)?;
+            let vmgenid = find_vmgenid();
+            #[cfg(CONFIG_ACPI)]
+            let sign = match &vmgenid {
+                Some((_, id)) => Some(KBox::new(id.clone(), GFP_KERNEL)? as KBox<dyn Sign>),
+                None => None,
+            };
+            #[cfg(not(CONFIG_ACPI))]
+            let sign = None::<KBox<dyn Sign>>;
+
+            let random = KBox::new(KernelRandom::new(), GFP_KERNEL)?;
+            let settling = Settling::begin(Generation::new()?, sign, random)?;
+            let settler = settling.settler().clone();
 
             // The devices come last, and of them the one whose registration can fail comes first: a
             // module whose initialization fails is freed even if somebody has opened a device in
             // between.
             Ok(try_pin_init!(Self {
-                _exported: exported::register(generation.clone())?,
+                _settling: settling,
+                _exported: exported::register(settler.clone())?,
+                #[cfg(CONFIG_PM_SLEEP)]
+                _suspend <- suspend::register(settler.clone()),
                 #[cfg(CONFIG_VMGENID)]
-                _vmfork <- vmfork::register(generation.clone()),
-                #[cfg(CONFIG_SYSGENID_VMGENID_ACPI)]
-                _vmgenid_acpi <- vmgenid_acpi::Source::register(module, generation.clone()),
-                device <- SysgenidDevice::register(generation.clone()),
+                _vmfork <- vmfork::register(settler.clone()),
                 #[cfg(CONFIG_ACPI)]
-                _vmgenid_page: id.and_then(vmgenid_page::register),
+                _vmgenid_acpi: vmgenid.as_ref().and_then(|(device, _)| {
+                    vmgenid_acpi::register(device.clone(), settler.clone())
+                }),
+                device <- SysgenidDevice::register(settler.clone()),
+                #[cfg(CONFIG_ACPI)]
+                _vmgenid_page: vmgenid.and_then(|(_, id)| {
+                    vmgenid_page::register(id, settler.clone())
+                }),
                 _: {
-                    generation.announce_on(device.device());
-                    say_source();
+                    settler.announce_on(device.device());
+                    // What has changed before anybody listened.
+                    settler.look();
                 },
             }))
         })
     }
 }
 
-/// Returns where the hypervisor keeps the VM generation ID, and has the generation heed it. If there is
-/// none, or nobody knows which one, then this is said in the log.
-///
-/// # Errors
-///
-/// [`ENOMEM`] if memory is short.
+/// Returns the VMGenID device, and where the hypervisor keeps its ID. If there is none, or nobody knows
+/// which one it is, then this is said in the log.
 #[cfg(CONFIG_ACPI)]
-fn vmgenid_id(generation: &Generation) -> Result<Option<Arc<IdMemory>>> {
-    let id = match vmgenid_device::map_sole_id() {
-        Ok(id) => Arc::new(id, GFP_KERNEL)?,
-        Err(Absence::Refused(refusal)) if refusal.errno() == ENOMEM => return Err(ENOMEM),
-        Err(absence) => {
-            pr_info!("no /dev/vmgenid: {absence}\n");
-            return Ok(None);
-        }
-    };
-
-    generation.heed(KBox::new(id.clone(), GFP_KERNEL)?);
-
-    Ok(Some(id))
-}
-
-/// Says in the log which source is in use.
-fn say_source() {
-    match SOURCE {
-        Some(source) => pr_info!("source {source}\n"),
-        None => pr_warn!("no source: only a privileged program can change the generation\n"),
-    }
-    if cfg!(all(CONFIG_SYSGENID_VMGENID_ACPI, not(CONFIG_VMGENID))) {
-        pr_warn!("this kernel is built without VMGENID: it cannot be made to reseed at once\n");
-    }
-    #[cfg(CONFIG_ACPI)]
-    vmgenid_device::say_who_holds_it();
+fn find_vmgenid() -> Option<(ARef<AcpiDevice>, Arc<IdMemory>)> {
+    vmgenid_device::find_sole()
+        .map_err(|absence| pr_info!("no VM generation ID: {absence}\n"))
+        .and_then(|(device, id)| {
+            pr_info!("VM generation ID at {:#x}\n", id.start());
+            Arc::new(id, GFP_KERNEL)
+                .map(|id| (device, id))
+                .map_err(|err| pr_warn!("no VM generation ID: {err:?}\n"))
+        })
+        .ok()
 }

@@ -4,36 +4,42 @@
 //!
 //! The kernel's VMGenID driver (`drivers/virt/vmgenid.c`) holds the device. When the identity of the
 //! virtual machine has changed it calls `add_vmfork_randomness()` (`drivers/char/random.c`), which
-//! reseeds the random number generator and only then notifies us, in process context. An identity
-//! that has not changed is no fork, so there is no notification.
+//! reseeds the random number generator and then notifies us: in process context for an ACPI device,
+//! and in a hard interrupt for one of a device tree. Which identity that was nobody says.
+
+#![forbid(unsafe_code)]
 
 use crate::{
-    abstractions::vmfork::{
-        VmForkHandler,
-        VmForkRegistration, //
+    abstractions::{
+        notifier::{
+            self,
+            Handler, //
+        },
+        vmfork::VmForks, //
     },
-    generation::Generation, //
+    settling::{
+        Settler,
+        Source, //
+    }, //
 };
 use kernel::{
     prelude::*,
     sync::Arc, //
 };
 
-/// The source, which changes the generation for as long as it exists.
-pub(crate) type Source = VmForkRegistration<Handler>;
+/// The source, which hears the notifications for as long as it exists.
+pub(crate) type Registration = notifier::Registration<VmForks, Listener>;
 
-/// Changes the generation at each fork.
-pub(crate) struct Handler {
-    generation: Arc<Generation>,
-}
+/// Has each fork settled.
+pub(crate) struct Listener(Arc<Settler>);
 
 /// Registers the source.
-pub(crate) fn register(generation: Arc<Generation>) -> impl PinInit<Source, Error> {
-    Source::register(Handler { generation })
+pub(crate) fn register(settler: Arc<Settler>) -> impl PinInit<Registration, Error> {
+    Registration::register(Listener(settler))
 }
 
-impl VmForkHandler for Handler {
-    fn vm_forked(&self) {
-        self.generation.bump_for_sign("vmfork");
+impl Handler<VmForks> for Listener {
+    fn called(&self, _action: c_ulong) {
+        self.0.notice(Source::VmFork);
     }
 }

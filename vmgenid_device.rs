@@ -16,14 +16,11 @@ use crate::{
             Status,
             Value, //
         },
-        device::with_driver_name,
         error::eaddrnotavail,
         memremap::ForeignMemory, //
     },
-    generation::{
-        Sign,
-        SignValue, //
-    }, //
+    pages::Id,
+    settling::Sign, //
 };
 use core::ptr;
 use kernel::{
@@ -43,14 +40,14 @@ use kernel::{
 pub(crate) const IDS: [&CStr; 2] = [c"VMGENCTR", c"VM_GEN_COUNTER"];
 
 /// The number of bytes of an ID.
-pub(crate) const ID_SIZE: usize = 16;
+pub(crate) const ID_SIZE: usize = size_of::<Id>();
 
 /// The place where the hypervisor keeps the ID.
 pub(crate) type IdMemory = ForeignMemory<ID_SIZE>;
 
 /// A new ID shows that a change of the generation is due.
 impl Sign for Arc<IdMemory> {
-    fn value(&self) -> SignValue {
+    fn value(&self) -> Id {
         self.read()
     }
 }
@@ -75,21 +72,6 @@ pub(crate) enum Refusal {
     NotReserved(PhysAddr),
     /// The ID cannot be mapped.
     Mapping(Error),
-    /// The ID is not in one page.
-    Straddling(PhysAddr),
-    /// A part of the page in which the ID is is system RAM.
-    SharedPage(PhysAddr),
-}
-
-impl Refusal {
-    /// Returns the error for those who do not read the log.
-    pub(crate) fn errno(&self) -> Error {
-        match self {
-            Self::Evaluation(status) => status.errno(ENODEV),
-            Self::Mapping(err) => *err,
-            _ => EINVAL,
-        }
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -110,12 +92,6 @@ impl fmt::Display for Refusal {
                 f.write_fmt(fmt!("ADDR {address:#x} is not in reserved memory"))
             }
             Self::Mapping(err) => f.write_fmt(fmt!("cannot map the ID: {err:?}")),
-            Self::Straddling(address) => {
-                f.write_fmt(fmt!("the ID at {address:#x} is not in one page"))
-            }
-            Self::SharedPage(address) => f.write_fmt(fmt!(
-                "a part of the page of the ID at {address:#x} is system RAM"
-            )),
         }
     }
 }
@@ -142,7 +118,7 @@ fn address(low: u64, high: u64) -> Result<PhysAddr, Refusal> {
 /// # Errors
 ///
 /// The first reason that there is for not using the device.
-pub(crate) fn map_id(device: &AcpiDevice) -> Result<IdMemory, Refusal> {
+fn map_id(device: &AcpiDevice) -> Result<IdMemory, Refusal> {
     let evaluated = device.evaluate(c"ADDR").map_err(Refusal::Evaluation)?;
 
     let Value::Package(package) = evaluated.value() else {
@@ -185,8 +161,8 @@ fn devices() -> impl Iterator<Item = ARef<AcpiDevice>> {
 pub(crate) enum Absence {
     /// There is no device.
     NoDevice,
-    /// There is one, or all that there are have been refused, the last one for that reason.
-    Refused(Refusal),
+    /// None of those that there are can be used.
+    Refused,
     /// There are several ones, of which the hypervisor means one.
     Several,
 }
@@ -195,58 +171,38 @@ impl fmt::Display for Absence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDevice => f.write_str("there is no VMGenID device"),
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Refused => f.write_str("no VMGenID device can be used"),
             Self::Several => f.write_str("there are several VMGenID devices"),
         }
     }
 }
 
-/// Maps the ID of the VMGenID device, if there is just one that is well-formed, whoever holds it.
+/// Returns the VMGenID device, and its ID, if there is just one that is well-formed, whoever holds it.
+/// What is wrong with others is said in the log.
 ///
 /// May sleep.
 ///
 /// # Errors
 ///
 /// Why there is not.
-pub(crate) fn map_sole_id() -> Result<IdMemory, Absence> {
+pub(crate) fn find_sole() -> Result<(ARef<AcpiDevice>, IdMemory), Absence> {
     let mut found = Err(Absence::NoDevice);
 
     for device in devices() {
-        found = match (found, map_id(&device)) {
-            (Ok(_), Ok(_)) => return Err(Absence::Several),
-            (Ok(memory), Err(_)) | (Err(_), Ok(memory)) => Ok(memory),
-            (Err(_), Err(refusal)) => Err(Absence::Refused(refusal)),
+        let mapped = map_id(&device).inspect_err(|refusal| {
+            dev_err!(device.as_ref(), "{refusal}\n");
+        });
+
+        found = match (found, mapped) {
+            // The others are looked at all the same, so that what is wrong with them is said.
+            (Ok(_) | Err(Absence::Several), Ok(_)) => Err(Absence::Several),
+            (Err(_), Ok(memory)) => Ok((device, memory)),
+            (Err(Absence::NoDevice), Err(_)) => Err(Absence::Refused),
+            (found, Err(_)) => found,
         };
     }
 
     found
-}
-
-/// Says in the log which driver holds the VMGenID device: of several ones, the first that is held. Says
-/// nothing if there is none.
-///
-/// May sleep.
-pub(crate) fn say_who_holds_it() {
-    let mut any = false;
-
-    for device in devices() {
-        let Some(device) = device.platform_device() else {
-            continue;
-        };
-        let held = with_driver_name(&device, |driver| {
-            if let Some(driver) = driver {
-                pr_info!("the VMGenID device is held by the driver {driver}\n");
-            }
-            driver.is_some()
-        });
-        if held {
-            return;
-        }
-        any = true;
-    }
-    if any {
-        pr_warn!("the VMGenID device is held by no driver\n");
-    }
 }
 
 #[cfg(CONFIG_SYSGENID_KUNIT_TEST)]

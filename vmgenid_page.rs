@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/vmgenid`: the page in which the hypervisor keeps the VM generation ID.
+//! `/dev/vmgenid`: the page in which the hypervisor keeps the VM generation ID, and the answer to it.
 //!
 //! Between the moment when a clone is resumed and the moment when the kernel has heard of it and has
 //! changed the generation, user space runs. The page shows the new ID before that: the hypervisor
-//! writes it while the machine stands still.
+//! writes it while the machine stands still. The answer shows for which ID the generation was changed
+//! last.
 //!
 //! Whoever holds the VMGenID device makes no difference: this only looks at where the ID is.
 //!
@@ -15,24 +16,36 @@
 use crate::{
     abstractions::{
         capability::{
-            capable,
+            has_capability,
             Capability, //
         },
-        fs::FileNew,
-        memremap::ForeignPage,
+        fs::{
+            FileExt,
+            FileNew, //
+        },
+        memremap::{
+            ForeignPage,
+            Refusal, //
+        },
         miscdevice::{
             MiscDevice,
             MiscDeviceOptions,
             MiscDeviceRegistration, //
-        }, //
+        },
+        vma::EmptyArea, //
+    },
+    pages::Id,
+    settling::{
+        Settler,
+        User, //
     },
     vmgenid_device::{
         IdMemory,
-        Refusal,
         ID_SIZE, //
     }, //
 };
 use kernel::{
+    fmt,
     fs::{
         File,
         Kiocb, //
@@ -40,46 +53,81 @@ use kernel::{
     io::PhysAddr,
     ioctl::_IO,
     iov::IovIterDest,
-    mm::virt::VmaNew,
     page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     seq_print,
-    sync::{
-        Arc,
-        ArcBorrow, //
-    }, //
+    sync::Arc, //
 };
 
 /// `VMGENID_GET_OFFSET`
 const GET_OFFSET: u32 = _IO(0xE4, 0x10);
 
-/// The page, and where in it the ID is.
+/// Why user space cannot map the page of the ID.
+enum Unmappable {
+    /// The ID is not in one page.
+    Straddling,
+    /// The page is not for user space.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Unmappable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Straddling => f.write_str("the ID is not in one page"),
+            Self::Refused(Refusal::NotReserved) => {
+                f.write_str("a part of the page of the ID is not in reserved memory")
+            }
+            Self::Refused(Refusal::NotEmpty) => {
+                f.write_str("there is something else in the page of the ID")
+            }
+            Self::Refused(Refusal::Mapping(err)) => {
+                f.write_fmt(fmt!("cannot look at the page of the ID: {err:?}"))
+            }
+        }
+    }
+}
+
+/// The ID, and the page in which it is.
 pub(crate) struct IdPage {
-    page: ForeignPage,
-    offset: usize,
     id: Arc<IdMemory>,
+    offset: usize,
+    page: Option<ForeignPage>,
+    settler: Arc<Settler>,
 }
 
 impl IdPage {
-    /// Returns the page of `id`.
-    ///
-    /// # Errors
-    ///
-    /// Why user space cannot map it.
-    fn new(id: Arc<IdMemory>) -> Result<Self, Refusal> {
+    /// Returns the page of `id`. If user space cannot map it then this is said in the log.
+    fn new(id: Arc<IdMemory>, settler: Arc<Settler>) -> Self {
         let address = id.start();
         // CAST: The remainder is less than the size of a page.
         let offset = (address % PAGE_SIZE as PhysAddr) as usize;
+        let page = if offset > PAGE_SIZE - ID_SIZE {
+            Err(Unmappable::Straddling)
+        } else {
+            ForeignPage::new(address - offset as PhysAddr, offset..offset + ID_SIZE)
+                .map_err(Unmappable::Refused)
+        };
 
-        if offset > PAGE_SIZE - ID_SIZE {
-            return Err(Refusal::Straddling(address));
+        Self {
+            id,
+            offset,
+            page: page
+                .inspect_err(|why| {
+                    pr_warn!("/dev/vmgenid can be read, but the ID cannot be mapped: {why}\n");
+                })
+                .ok(),
+            settler,
         }
-
-        let page = ForeignPage::around(address).map_err(|_| Refusal::SharedPage(address))?;
-
-        Ok(Self { page, offset, id })
     }
+}
+
+/// An open file of the device.
+pub(crate) struct OpenFile {
+    page: Arc<IdPage>,
+    user: User,
+    /// Whether who has opened it may see in its description what else it may read of it.
+    privileged: bool,
 }
 
 /// The misc device.
@@ -88,15 +136,8 @@ pub(crate) struct VmgenidDevice;
 /// The registration of the device.
 pub(crate) type Registration = Pin<KBox<MiscDeviceRegistration<VmgenidDevice>>>;
 
-/// Registers the device for the page of `id`. If that cannot be then this is said in the log.
-pub(crate) fn register(id: Arc<IdMemory>) -> Option<Registration> {
-    let page = match IdPage::new(id) {
-        Ok(page) => page,
-        Err(refusal) => {
-            pr_warn!("no /dev/vmgenid: {refusal}\n");
-            return None;
-        }
-    };
+/// Registers the device for `id`. If that cannot be then this is said in the log.
+pub(crate) fn register(id: Arc<IdMemory>, settler: Arc<Settler>) -> Option<Registration> {
     let options = MiscDeviceOptions {
         name: c"vmgenid",
         // The ID tells this machine from all others, as the UUID of DMI does, which the kernel
@@ -104,7 +145,7 @@ pub(crate) fn register(id: Arc<IdMemory>) -> Option<Registration> {
         mode: 0o400,
     };
 
-    Arc::new(page, GFP_KERNEL)
+    Arc::new(IdPage::new(id, settler), GFP_KERNEL)
         .map_err(Error::from)
         .and_then(|page| {
             KBox::pin_init(MiscDeviceRegistration::register(options, page), GFP_KERNEL)
@@ -115,10 +156,12 @@ pub(crate) fn register(id: Arc<IdMemory>) -> Option<Registration> {
 
 #[vtable]
 impl MiscDevice for VmgenidDevice {
-    type Ptr = Arc<IdPage>;
+    type Ptr = KBox<OpenFile>;
     type RegistrationData = Arc<IdPage>;
 
     fn open(file: &FileNew, misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        let page = misc.data();
+
         // Nobody but the hypervisor writes this, whoever asks.
         if file.is_for_writing() {
             return Err(EACCES);
@@ -126,42 +169,79 @@ impl MiscDevice for VmgenidDevice {
 
         file.set_nowait();
 
-        Ok(misc.data().clone())
+        let open = KBox::new(
+            OpenFile {
+                page: page.clone(),
+                user: User::new(page.settler.clone()),
+                privileged: has_capability(Capability::SYS_ADMIN),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+
+        page.settler.look();
+
+        Ok(open)
     }
 
-    fn mmap(this: ArcBorrow<'_, IdPage>, _file: &File, vma: &VmaNew) -> Result {
-        this.page.map(vma)
+    fn mmap(this: &OpenFile, file: &File, area: EmptyArea<'_>) -> Result {
+        match area.page_offset() {
+            0 => {
+                let area = area.restrict_to_reading_one_page()?;
+
+                this.page.page.as_ref().ok_or(ENODEV)?.map(area)
+            }
+            1 => this.user.generation().pages().answer_page().map(
+                area.restrict_to_reading_one_page()?,
+                file,
+                c"dev/vmgenid",
+                this.user.clone(),
+            ),
+            _ => Err(EINVAL),
+        }
     }
 
-    // Wherever the file position is.
-    fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        if iov.len() < ID_SIZE {
-            return Err(EINVAL);
+    // The file is as long as the ID.
+    fn read_iter(mut kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
+        match usize::try_from(kiocb.ki_pos()) {
+            Ok(0) if iov.len() >= ID_SIZE => (),
+            Ok(ID_SIZE..) => return Ok(0),
+            _ => return Err(EINVAL),
         }
 
-        if iov.copy_to_iter(&kiocb.file().id.read()) < ID_SIZE {
+        if iov.copy_to_iter(&kiocb.file().page.id.read()) < ID_SIZE {
             return Err(EFAULT);
         }
+
+        *kiocb.ki_pos_mut() += ID_SIZE as i64;
 
         Ok(ID_SIZE)
     }
 
-    fn ioctl(this: ArcBorrow<'_, IdPage>, _file: &File, cmd: u32, _arg: usize) -> Result<isize> {
+    fn ioctl(this: &OpenFile, _file: &File, cmd: u32, _arg: usize) -> Result<isize> {
+        this.user.look();
+
         match cmd {
-            GET_OFFSET => Ok(this.offset as isize),
+            GET_OFFSET => Ok(this.page.offset as isize),
             _ => Err(ENOTTY),
         }
     }
 
-    fn show_fdinfo(this: ArcBorrow<'_, IdPage>, m: &SeqFile, _file: &File) {
-        seq_print!(m, "vmgenid-offset:\t{}\n", this.offset);
+    fn show_fdinfo(this: &OpenFile, m: &SeqFile, _file: &File) {
+        this.user.look();
 
-        if capable(Capability::SYS_ADMIN) {
-            seq_print!(m, "vmgenid-id:\t");
-            for byte in this.id.read() {
-                seq_print!(m, "{byte:02x}");
-            }
-            seq_print!(m, "\n");
+        seq_print!(m, "vmgenid-offset:\t{}\n", this.page.offset);
+
+        if this.privileged {
+            show_id(m, c"vmgenid-id", &this.page.id.read());
+            show_id(m, c"vmgenid-answered", &this.user.generation().answer().id);
         }
     }
+}
+
+fn show_id(m: &SeqFile, key: &CStr, id: &Id) {
+    seq_print!(m, "{key}:\t");
+    for byte in id {
+        seq_print!(m, "{byte:02x}");
+    }
+    seq_print!(m, "\n");
 }

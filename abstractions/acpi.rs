@@ -10,7 +10,6 @@
 
 use core::{
     iter,
-    marker::PhantomData,
     ptr::{
         self,
         NonNull, //
@@ -19,10 +18,7 @@ use core::{
 };
 use kernel::{
     bindings,
-    device::{
-        self,
-        Bound, //
-    },
+    device::Device,
     fmt,
     prelude::*,
     sync::aref::{
@@ -71,7 +67,8 @@ impl fmt::Display for Status {
 ///
 /// # Invariants
 ///
-/// An instance is a valid `struct acpi_device`, whose handle is valid for as long as it lives.
+/// An instance is a valid `struct acpi_device`. Its handle is that of a node of the namespace or, when
+/// that is gone, one that ACPICA refuses (`acpi_scan_drop_device()`).
 #[repr(transparent)]
 pub(crate) struct AcpiDevice(Opaque<bindings::acpi_device>);
 
@@ -90,6 +87,14 @@ unsafe impl AlwaysRefCounted for AcpiDevice {
         // SAFETY: The caller guarantees that there is a reference count to be given up, so the
         // device is valid.
         unsafe { bindings::put_device(&raw mut (*device).dev) };
+    }
+}
+
+impl AsRef<Device> for AcpiDevice {
+    fn as_ref(&self) -> &Device {
+        // SAFETY: By the type invariants the device is valid, and so is the `struct device` in it,
+        // for as long as `self` is borrowed.
+        unsafe { Device::from_raw(&raw mut (*self.0.get()).dev) }
     }
 }
 
@@ -119,52 +124,12 @@ impl AcpiDevice {
         NonNull::new(device).map(|device| unsafe { ARef::from_raw(device.cast()) })
     }
 
-    /// Returns the node of the namespace that `dev` was made for, if there is one.
-    pub(crate) fn companion_of(dev: &device::Device) -> Option<&Self> {
-        // CAST: `Device` is a transparent wrapper of `struct device`.
-        let dev = ptr::from_ref(dev).cast::<bindings::device>();
-
-        // SAFETY: `dev` is valid. Its firmware node is set before it is registered, and stays.
-        let node = unsafe { (*dev).fwnode };
-
-        // SAFETY: This checks for null, and for which kind of node it is.
-        if !unsafe { bindings::is_acpi_device_node(node) } {
-            return None;
-        }
-
-        // SAFETY: The check was that the node is the field of a `struct acpi_device`.
-        let device = unsafe { kernel::container_of!(node, bindings::acpi_device, fwnode) };
-
-        // SAFETY: `dev` was made for that device, and has a reference to it (`acpi_bind_one()`) for
-        // as long as it is registered; `struct acpi_device` itself is freed only after that. `Self`
-        // is a transparent wrapper of it.
-        Some(unsafe { &*device.cast::<Self>() })
-    }
-
-    /// Returns the device on the platform bus that was made for this node, if there is one.
-    ///
-    /// May sleep.
-    pub(crate) fn platform_device(&self) -> Option<ARef<device::Device>> {
-        // SAFETY: The bus is registered from early boot on. `device_match_fwnode()` compares the
-        // pointer that it is given, which is valid by the type invariants.
-        let dev = unsafe {
-            bindings::bus_find_device(
-                &raw const bindings::platform_bus_type,
-                ptr::null_mut(),
-                (&raw const (*self.0.get()).fwnode).cast(),
-                Some(bindings::device_match_fwnode),
-            )
-        };
-
-        // SAFETY: If this is not null then it is a valid device, whose reference count was
-        // incremented for us. `Device` is a transparent wrapper of it.
-        NonNull::new(dev).map(|dev| unsafe { ARef::from_raw(dev.cast()) })
-    }
-
     fn handle(&self) -> bindings::acpi_handle {
+        // This can change at any time, when the table is unloaded that describes the device.
+        //
         // SAFETY: By the type invariants the device is valid. The handle is set before it is
         // registered.
-        unsafe { (*self.0.get()).handle }
+        unsafe { (&raw const (*self.0.get()).handle).read_volatile() }
     }
 
     /// Evaluates the object called `name` of this device, without arguments. It may be a method.
@@ -284,7 +249,7 @@ impl Package<'_> {
 }
 
 /// What is to be done when a device is notified.
-pub(crate) trait NotifyHandler: Send + Sync {
+pub(crate) trait NotifyHandler: Send + Sync + 'static {
     /// Called in process context at each notification that is specific to the device. `event` is
     /// the number that it comes with, 0x80 or more.
     ///
@@ -307,60 +272,57 @@ unsafe extern "C" fn notify<T: NotifyHandler>(
     handler.notified(event);
 }
 
-/// The registration of a [`NotifyHandler`] for a device that is bound to a driver.
+/// The registration of a [`NotifyHandler`] for a device.
+///
+/// A device can have several handlers, of drivers and others. Who has come last is called first.
 ///
 /// The handler can be called from the moment of the registration on. Dropping this type waits until
 /// no notification is in flight any more.
 ///
 /// # Invariants
 ///
-/// [`notify`] is installed for the device with the handle `handle`, with a pointer to `handler`
-/// as its context.
+/// [`notify`] was installed for `device`, with a pointer to `handler` as its context. It is so still,
+/// unless the node of the device is gone.
 #[pin_data(PinnedDrop)]
-pub(crate) struct NotifyRegistration<'bound, T: NotifyHandler> {
-    handle: bindings::acpi_handle,
+pub(crate) struct NotifyRegistration<T: NotifyHandler> {
+    device: ARef<AcpiDevice>,
     #[pin]
     handler: T,
-    _device: PhantomData<&'bound device::Device<Bound>>,
 }
 
 // SAFETY: A notify handler can be removed on any thread, and the handler is `Send`.
-unsafe impl<T: NotifyHandler> Send for NotifyRegistration<'_, T> {}
+unsafe impl<T: NotifyHandler> Send for NotifyRegistration<T> {}
 
-// SAFETY: There is nothing to be done with a shared reference to this type but to get one to the
-// handler, which is `Sync`.
-unsafe impl<T: NotifyHandler> Sync for NotifyRegistration<'_, T> {}
+// SAFETY: There is nothing to be done with a shared reference to this type. The handler, which is
+// called on any thread, is `Sync`.
+unsafe impl<T: NotifyHandler> Sync for NotifyRegistration<T> {}
 
-impl<'bound, T: NotifyHandler + 'bound> NotifyRegistration<'bound, T> {
+impl<T: NotifyHandler> NotifyRegistration<T> {
     /// Registers `handler` for the notifications of `device`.
-    ///
-    /// The companion of a bound device stays in the namespace: a table is unloaded only after the
-    /// drivers of its devices were unbound.
     ///
     /// # Errors
     ///
-    /// [`ENODEV`] if `dev` has no node in the ACPI namespace, [`ENOMEM`] if memory is short,
-    /// [`EBUSY`] if ACPICA does not take the handler for another reason.
-    pub(crate) fn register(
-        dev: &'bound device::Device<Bound>,
-        handler: impl PinInit<T, Error> + 'bound,
-    ) -> impl PinInit<Self, Error> + 'bound {
+    /// [`ENOMEM`] if memory is short, [`EBUSY`] if ACPICA does not take the handler for another
+    /// reason; then there is a line in the log.
+    //
+    // A registration can be forgotten, as everything can. As it is pinned, its memory is not used for
+    // anything else then; and as the handler is `'static`, neither is what it refers to.
+    pub(crate) fn register(device: ARef<AcpiDevice>, handler: T) -> impl PinInit<Self, Error> {
         // INVARIANT: If this succeeds then the handler is installed, see below.
         try_pin_init!(&this in Self {
-            handle: AcpiDevice::companion_of(dev).ok_or(ENODEV)?.handle(),
+            device,
             // The handler comes first, because it can be called as soon as it is installed.
-            handler <- handler,
-            _device: PhantomData,
+            handler,
             _: {
                 // SAFETY: `this` points at the memory that is being initialized.
                 let context = unsafe { &raw mut (*this.as_ptr()).handler };
 
-                // SAFETY: The handle is that of the companion of a bound device, so it is valid.
+                // SAFETY: By the type invariants of the device ACPICA takes or refuses its handle.
                 // `context` points at an initialized handler. It is pinned, and the destructor of
                 // `Self` removes the handler before the memory is reused.
                 let status = unsafe {
                     bindings::acpi_install_notify_handler(
-                        *handle,
+                        device.handle(),
                         bindings::ACPI_DEVICE_NOTIFY,
                         Some(notify::<T>),
                         context.cast(),
@@ -368,34 +330,32 @@ impl<'bound, T: NotifyHandler + 'bound> NotifyRegistration<'bound, T> {
                 };
 
                 if let Err(status) = Status::to_result(status) {
-                    dev_err!(dev, "cannot hear notifications: {status}\n");
+                    pr_err!("cannot hear notifications: {status}\n");
                     return Err(status.errno(EBUSY));
                 }
             },
         })
     }
-
-    /// Returns the handler.
-    pub(crate) fn handler(&self) -> &T {
-        &self.handler
-    }
 }
 
 #[pinned_drop]
-impl<T: NotifyHandler> PinnedDrop for NotifyRegistration<'_, T> {
+impl<T: NotifyHandler> PinnedDrop for NotifyRegistration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // This takes the handler off the device's list, and then waits for the events and the
-        // notifications that were queued before (`acpi_os_wait_events_complete()`). It fails only if
-        // there is no such handler.
+        // This takes the handler off the device's list. It fails only if there is no such handler,
+        // because the node of the device is gone.
         //
-        // SAFETY: By the type invariants the handler is installed for that handle, and the device is
-        // still bound, so the handle is valid.
+        // SAFETY: By the type invariants of the device ACPICA takes or refuses its handle.
         unsafe {
             bindings::acpi_remove_notify_handler(
-                self.handle,
+                self.device.handle(),
                 bindings::ACPI_DEVICE_NOTIFY,
                 Some(notify::<T>),
             )
         };
+
+        // What was queued before, also if the device is gone.
+        //
+        // SAFETY: This can be called wherever it is allowed to sleep.
+        unsafe { bindings::acpi_os_wait_events_complete() };
     }
 }

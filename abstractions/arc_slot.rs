@@ -74,8 +74,11 @@ impl<T> ArcSlot<T> {
         }
     }
 
-    /// Returns the object, if the slot is not empty.
-    pub(crate) fn get(&self) -> Option<Arc<T>> {
+    /// Calls `f` with the object, if the slot is not empty. `f` must not sleep.
+    ///
+    /// Can be called in any context, if `f` can: no reference outlives the call, which it could be for
+    /// the caller to be the last one to give up.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(ArcBorrow<'_, T>) -> R) -> Option<R> {
         let _guard = rcu::read_lock();
         // ORDERING: Acquire, see `fill`.
         let pointer = self.pointer.load(Acquire);
@@ -89,7 +92,7 @@ impl<T> ArcSlot<T> {
         // There is no `UniqueArc`, because there is an `Arc`.
         let object = unsafe { ArcBorrow::from_raw(pointer) };
 
-        Some(object.into())
+        Some(f(object))
     }
 }
 

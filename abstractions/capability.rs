@@ -21,6 +21,13 @@ impl Capability {
     pub(crate) const SYS_ADMIN: Self = Self(bindings::CAP_SYS_ADMIN as c_int);
 }
 
+/// Returns whether the current task has `capability` in the initial user namespace, without a record
+/// of the question in the audit log: it asks for nothing that it is denied otherwise.
+pub(crate) fn has_capability(capability: Capability) -> bool {
+    // SAFETY: As in `capable`. The initial user namespace is static.
+    unsafe { bindings::ns_capable_noaudit(&raw mut bindings::init_user_ns, capability.0) }
+}
+
 /// Returns whether the current task has `capability` in the initial user namespace.
 ///
 /// A task that is privileged in a user namespace of its own only is not capable in this sense.

@@ -67,13 +67,6 @@ impl FileNew {
         unsafe { bindings::stream_open((*self.as_ptr()).f_inode, self.as_ptr()) };
     }
 
-    /// Returns whether this file is being opened for writing, whatever else it is opened for.
-    pub(crate) fn is_for_writing(&self) -> bool {
-        // SAFETY: By the type invariants only the current thread has access to the file, so this
-        // is no data race.
-        unsafe { (*self.as_ptr()).f_mode & FMODE_WRITE != 0 }
-    }
-
     /// Declares that reads and writes of this file do not sleep if [`KiocbExt::nonblocking`] is
     /// set.
     ///
@@ -92,6 +85,19 @@ impl Deref for FileNew {
 
     fn deref(&self) -> &File {
         &self.file
+    }
+}
+
+/// What [`File`] does not provide.
+pub(crate) trait FileExt {
+    /// Returns whether this file is open, or is being opened, for writing, whatever else for.
+    fn is_for_writing(&self) -> bool;
+}
+
+impl FileExt for File {
+    fn is_for_writing(&self) -> bool {
+        // SAFETY: The file is valid. What it is open for does not change.
+        unsafe { (*self.as_ptr()).f_mode & FMODE_WRITE != 0 }
     }
 }
 

@@ -8,16 +8,17 @@
 
 use crate::abstractions::{
     error::eaddrnotavail,
-    vma::restrict_to_reading_one_page, //
+    vma::ReadOnlyPage, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
     io::PhysAddr,
-    mm::virt::VmaNew,
     page::{
-        PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
@@ -133,6 +134,13 @@ impl<const N: usize> ForeignMemory<N> {
         self.start
     }
 
+    /// Returns the byte at `index`, if there is one.
+    fn byte(&self, index: usize) -> Option<u8> {
+        // SAFETY: By the type invariants the memory is mapped, and the index is in bounds of it. Any
+        // byte is valid. The read is volatile because it is not this kernel who writes.
+        (index < N).then(|| unsafe { self.pointer.cast::<u8>().add(index).read_volatile() })
+    }
+
     /// Returns what is there now. If somebody writes at the same time then this may be a part of the
     /// old and a part of the new.
     pub(crate) fn read(&self) -> [u8; N] {
@@ -150,27 +158,43 @@ impl<const N: usize> Drop for ForeignMemory<N> {
     }
 }
 
+/// Why user space is not to see a page.
+pub(crate) enum Refusal {
+    /// Not all of it is [reserved](is_reserved).
+    NotReserved,
+    /// There is something else in it.
+    NotEmpty,
+    /// It cannot be looked at.
+    Mapping(Error),
+}
+
 /// A page that somebody else writes, and that user space can map to read.
 ///
 /// # Invariants
 ///
-/// `frame` is the number of a page of which no byte is system RAM.
+/// `frame` is the number of a page that is [reserved](is_reserved).
 pub(crate) struct ForeignPage {
     frame: c_ulong,
 }
 
 impl ForeignPage {
-    /// Returns the page in which `address` is.
+    /// Returns the page that begins at `start`. What user space is to see of it is at `shown`; the rest
+    /// must be zero: it is not for everybody to see what else somebody keeps there.
+    ///
+    /// May sleep.
     ///
     /// # Errors
     ///
-    /// [`EADDRNOTAVAIL`](eaddrnotavail) if a part of it is system RAM, which user space is not to see.
-    pub(crate) fn around(address: PhysAddr) -> Result<Self> {
-        // CAST: The mask has all of the upper bits, however wide an address is.
-        let start = address & PAGE_MASK as isize as PhysAddr;
+    /// Why user space is not to see it.
+    pub(crate) fn new(start: PhysAddr, shown: Range<usize>) -> Result<Self, Refusal> {
+        if !is_reserved(start, PAGE_SIZE) {
+            return Err(Refusal::NotReserved);
+        }
 
-        if !is_no_system_ram(start, PAGE_SIZE) {
-            return Err(eaddrnotavail());
+        let memory = ForeignMemory::<PAGE_SIZE>::map(start).map_err(Refusal::Mapping)?;
+
+        if (0..PAGE_SIZE).any(|at| !shown.contains(&at) && memory.byte(at) != Some(0)) {
+            return Err(Refusal::NotEmpty);
         }
 
         // INVARIANT: This was just found out.
@@ -179,25 +203,28 @@ impl ForeignPage {
         })
     }
 
-    /// Maps this page into `vma`, cached, which must have been made for one page at offset 0, and
-    /// must not be writable or executable. It cannot become so later.
+    /// Maps this page into `area`, cached.
     ///
     /// # Errors
     ///
-    /// * Those of [`restrict_to_reading_one_page`].
-    /// * [`ENOMEM`] if memory is short, [`EINVAL`] if somebody has mapped the page in another way
-    ///   than cached.
-    pub(crate) fn map(&self, vma: &VmaNew) -> Result {
-        restrict_to_reading_one_page(vma)?;
+    /// [`ENOMEM`] if memory is short, [`EINVAL`] if somebody has mapped the page in another way than
+    /// cached.
+    pub(crate) fn map(&self, area: ReadOnlyPage<'_>) -> Result {
+        // SAFETY: The area is being set up by the current thread, so this is no data race.
+        let protection = shared_with_hypervisor(unsafe { (*area.as_ptr()).vm_page_prot });
 
-        // SAFETY: `vma` is being set up by the current thread, so this is no data race.
-        let protection = shared_with_hypervisor(unsafe { (*vma.as_ptr()).vm_page_prot });
-
-        // SAFETY: `vma` is being set up by the current thread, and is as large as one page. It cannot
-        // be written, so it is no mapping that is copied on write. By the type invariants there is
-        // nothing of the kernel, nor of any program, in the page that it gets.
+        // SAFETY: The area is being set up by the current thread, is as large as one page, and has
+        // nothing mapped into it. It cannot be written, so it is no mapping that is copied on write.
+        // By the type invariants there is nothing of the kernel, nor of any program, in the page
+        // that it gets.
         to_result(unsafe {
-            bindings::remap_pfn_range(vma.as_ptr(), vma.start(), self.frame, PAGE_SIZE, protection)
+            bindings::remap_pfn_range(
+                area.as_ptr(),
+                area.start(),
+                self.frame,
+                PAGE_SIZE,
+                protection,
+            )
         })
     }
 }

@@ -12,7 +12,8 @@
 
 use crate::abstractions::{
     fs::FileNew,
-    module::this_module, //
+    module::this_module,
+    vma::EmptyArea, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -30,7 +31,6 @@ use kernel::{
         IovIterDest,
         IovIterSource, //
     },
-    mm::virt::VmaNew,
     prelude::*,
     seq_file::SeqFile,
     str::as_char_ptr_in_const_context,
@@ -131,13 +131,16 @@ impl<T: MiscDevice> PinnedDrop for MiscDeviceRegistration<T> {
 }
 
 /// A misc device, and what can be done with its open files.
+//
+// Both types are `'static`: a file stays open when the registration is gone, and a registration that
+// is forgotten stays when what its data refers to is gone.
 #[vtable]
 pub(crate) trait MiscDevice: Sized {
     /// The private data of an open file.
-    type Ptr: ForeignOwnable + Send + Sync;
+    type Ptr: ForeignOwnable + Send + Sync + 'static;
 
     /// The data that belongs to the registration, and that [`open`](MiscDevice::open) finds there.
-    type RegistrationData: Send + Sync;
+    type RegistrationData: Send + Sync + 'static;
 
     /// Called when the misc device is opened.
     ///
@@ -145,11 +148,11 @@ pub(crate) trait MiscDevice: Sized {
     /// is released.
     fn open(file: &FileNew, misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr>;
 
-    /// Handler for `mmap`, which is called while the kernel sets `vma` up.
+    /// Handler for `mmap`, which is called while the kernel sets `area` up.
     fn mmap(
         _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
         _file: &File,
-        _vma: &VmaNew,
+        _area: EmptyArea<'_>,
     ) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -329,8 +332,9 @@ impl<T: MiscDevice> MiscDeviceVTable<T> {
         let private = unsafe { (*file).private_data };
         // SAFETY: Mmap calls can borrow the private data of the file.
         let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
-        // SAFETY: The caller provides a vma that is undergoing initial VMA setup.
-        let area = unsafe { VmaNew::from_raw(vma) };
+        // SAFETY: The caller provides a vma that is undergoing initial VMA setup. This is the only
+        // place in which it is turned into an `EmptyArea`, and nothing has been mapped before.
+        let area = unsafe { EmptyArea::from_raw(vma) };
         // SAFETY:
         // * The file is valid for the duration of this call.
         // * There is no active fdget_pos region on the file on this thread.

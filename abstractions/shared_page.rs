@@ -3,86 +3,84 @@
 //! A page that the kernel writes and user space maps to read.
 //!
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
-//! [`include/linux/anon_inodes.h`](srctree/include/linux/anon_inodes.h)
+//! [`include/linux/file.h`](srctree/include/linux/file.h)
 
 use crate::abstractions::{
     module::this_module,
-    vma::restrict_to_reading_one_page, //
+    vma::ReadOnlyPage, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 use kernel::{
     alloc::allocator::Vmalloc,
     bindings,
     error::from_err_ptr,
-    mm::virt::{
-        VmaMixedMap,
-        VmaNew, //
-    },
+    fs::File,
+    mm::virt::VmaMixedMap,
     page::{
         BorrowedPage,
         PAGE_SIZE, //
     },
     prelude::*,
     sync::{
-        atomic::Atomic,
+        atomic::{
+            Atomic,
+            AtomicType, //
+        },
         Arc, //
     },
     types::ForeignOwnable, //
 };
 
-// `allow` and not `expect`, because it depends on the kernel's configuration whether structures that
-// these ones contain are empty (`struct lock_class_key` is so without lockdep).
-#[allow(improper_ctypes)]
-extern "C" {
-    /// `anon_inode_getfile()` of `include/linux/anon_inodes.h`, which the kernel exports to GPL
-    /// modules, but which is not among the headers that the bindings are made from.
-    fn anon_inode_getfile(
-        name: *const c_char,
-        fops: *const bindings::file_operations,
-        private: *mut c_void,
-        flags: c_int,
-    ) -> *mut bindings::file;
+/// An atomic number of a [`SharedPage`], which is 0 at first.
+#[repr(transparent)]
+pub(crate) struct Shared<T: AtomicType>(Atomic<T>);
+
+// SAFETY: An `Atomic` has the same bit validity as its type, and these types can be zero.
+unsafe impl Zeroable for Shared<u32> {}
+// SAFETY: As above.
+unsafe impl Zeroable for Shared<u64> {}
+
+impl<T: AtomicType> Deref for Shared<T> {
+    type Target = Atomic<T>;
+
+    fn deref(&self) -> &Atomic<T> {
+        &self.0
+    }
 }
 
-/// What a [`SharedPage`] contains.
+/// A page that begins with a `T`, which the kernel writes and user space can map to read. `T` should
+/// consist of [`Shared`] numbers; the rest of the page is zero.
 ///
-/// # Invariants
-///
-/// `rest` is zero. Nothing else that the kernel keeps is in the page, because user space can read
-/// all of it.
-#[repr(C)]
-struct Contents {
-    word: Atomic<u32>,
-    rest: [u8; PAGE_SIZE - size_of::<Atomic<u32>>()],
+/// Everybody sees the same numbers: there is no copy of them.
+pub(crate) struct SharedPage<T> {
+    // `Vmalloc` allocates whole pages, and zeroes all of each if it is asked to; so there is nothing
+    // else in the page that this occupies, which user space can read all of.
+    contents: VBox<T>,
 }
 
-static_assert!(size_of::<Contents>() == PAGE_SIZE);
+impl<T> Deref for SharedPage<T> {
+    type Target = T;
 
-// SAFETY: All fields can be zero: an `Atomic<u32>` has the same bit validity as a `u32`.
-unsafe impl Zeroable for Contents {}
-
-/// A page whose first four bytes are a number, which the kernel writes and user space can map to
-/// read. The rest of the page is zero.
-///
-/// Everybody sees the same number: there is no copy of it.
-pub(crate) struct SharedPage {
-    // The allocation has the size of a page, and `Vmalloc` allocates whole pages; so there is
-    // nothing else in the page that it occupies.
-    contents: VBox<Contents>,
+    fn deref(&self) -> &T {
+        &self.contents
+    }
 }
 
-impl SharedPage {
-    /// Allocates a page, with the number 0 in it.
+impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
+    /// Allocates a page, with all numbers 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if memory is short.
     pub(crate) fn new() -> Result<Arc<Self>> {
-        // INVARIANT: The page is zeroed.
+        const { assert!(size_of::<T>() <= PAGE_SIZE) };
+
         let contents = VBox::zeroed(GFP_KERNEL)?;
 
         Ok(Arc::new(Self { contents }, GFP_KERNEL)?)
-    }
-
-    /// Returns the number.
-    pub(crate) fn word(&self) -> &Atomic<u32> {
-        &self.contents.word
     }
 
     /// Returns the page as the memory management knows it.
@@ -92,72 +90,164 @@ impl SharedPage {
         unsafe { Vmalloc::to_page(NonNull::from(&*self.contents).cast()) }
     }
 
-    /// Maps this page into `vma`, which must have been made for one page at offset 0, and must not
-    /// be writable or executable. It cannot become so later.
+    /// Maps this page into `area`, which was made by the mmap call of `file`, a device's.
     ///
-    /// The mapping does not keep the file open through which it was made: it gets a file of its
-    /// own, which holds a reference to the page and to this module. `/proc/<pid>/maps` shows `name`.
+    /// The mapping does not keep `file` open: it gets a file of its own, of the same device, that
+    /// nobody can read or write. That holds `held`, a reference to the page, and one to this module,
+    /// until the mapping is gone. `/proc/<pid>/maps` shows `name`; what `/proc/<pid>/map_files` leads
+    /// to is the device's node, which can be opened.
     ///
     /// # Errors
     ///
-    /// * Those of [`restrict_to_reading_one_page`].
-    /// * [`ENOMEM`] or [`ENFILE`] if there can be no file for the mapping.
-    pub(crate) fn map(self: &Arc<Self>, vma: &VmaNew, name: &CStr) -> Result {
-        restrict_to_reading_one_page(vma)?;
-        // The fault handler inserts the page.
-        vma.set_mixedmap();
+    /// [`ENOMEM`] or [`ENFILE`] if there can be no file for the mapping.
+    pub(crate) fn map<H: Send + 'static>(
+        self: &Arc<Self>,
+        area: ReadOnlyPage<'_>,
+        file: &File,
+        name: &CStr,
+        held: H,
+    ) -> Result {
+        let mapping = KBox::new(
+            Mapping {
+                page: self.clone(),
+                _held: held,
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        let file = Mapping::into_file(mapping, file, name)?;
 
-        let file = self.new_file(name)?;
+        // The fault handler inserts the page.
+        area.set_mixedmap();
 
         // SAFETY: Both pointers are valid, and a vma that is being set up by the mmap call of a file
-        // is no anonymous one. This gives up the reference that `vma` has to the file of the mmap
+        // is no anonymous one. This gives up the reference that the vma has to the file of the mmap
         // call, on which the caller of this function has another one, and takes a reference to the
         // new file. `mmap_region()` goes on with the new file.
-        unsafe { bindings::vma_set_file(vma.as_ptr(), file) };
+        unsafe { bindings::vma_set_file(area.as_ptr(), file) };
 
-        // SAFETY: We own the reference that `new_file()` has returned, and `vma` has its own by now.
+        // SAFETY: We own the reference that `into_file()` has returned, and the vma has its own by
+        // now.
         unsafe { bindings::fput(file) };
 
-        // SAFETY: `vma` is being set up by the current thread, so this is no data race. The fault
-        // handler requires that the file is one that `new_file()` has made, as is the case now.
-        unsafe { (*vma.as_ptr()).vm_ops = &Self::VM_OPERATIONS };
+        // SAFETY: The area is being set up by the current thread, so this is no data race. The fault
+        // handler requires that the file is one that `into_file()` has made, as is the case now.
+        unsafe { (*area.as_ptr()).vm_ops = &Mapping::<T, H>::VM_OPERATIONS };
 
         Ok(())
     }
+}
 
-    /// Returns a new file which holds a reference to the page, and whose reference count belongs to
-    /// the caller.
-    fn new_file(self: &Arc<Self>, name: &CStr) -> Result<*mut bindings::file> {
-        let private = self.clone().into_foreign();
+/// What a mapping keeps alive.
+struct Mapping<T, H> {
+    page: Arc<SharedPage<T>>,
+    _held: H,
+}
 
-        // SAFETY: `name` is a C string, which is copied. The file operations are static, and
-        // expect just this private data. They name this module as their owner, so the file keeps
-        // them, and the code they point at, alive.
-        let file = unsafe {
-            anon_inode_getfile(
-                name.as_char_ptr(),
-                &Self::FILE_OPERATIONS,
-                private,
-                bindings::O_RDONLY as c_int,
-            )
+impl<T: Zeroable + Send + Sync + 'static, H: Send + 'static> Mapping<T, H> {
+    /// Returns a new file of the device that `of` is a file of, whose private data is `self`, and whose
+    /// reference count belongs to the caller.
+    ///
+    /// It is not opened, so the device does not come to know of it, and there is no need of the locks
+    /// that opening takes: a mmap call holds the lock of the process's memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ENODEV`] if `of` is no file of a character device, [`ENOMEM`] or [`ENFILE`] if there can be
+    /// no file.
+    fn into_file(self: KBox<Self>, of: &File, name: &CStr) -> Result<*mut bindings::file> {
+        let of = of.as_ptr();
+        // SAFETY: The file is open, so it has an inode, and its inode and its path do not change.
+        let (inode, mount) = unsafe { ((*of).f_inode, (*of).__bindgen_anon_1.f_path.mnt) };
+
+        // SAFETY: The inode is valid, and its type does not change.
+        if u32::from(unsafe { (*inode).i_mode }) & bindings::S_IFMT != bindings::S_IFCHR {
+            return Err(ENODEV);
+        }
+
+        // SAFETY: As this is the inode of a character device that is open, this variant of the union
+        // is valid, and set until the file is released.
+        let device = unsafe { (*inode).__bindgen_anon_5.i_cdev };
+
+        if device.is_null() {
+            return Err(ENODEV);
+        }
+
+        // What `__fput()` gives up besides for a character device, and opening it would have taken:
+        // a reference to this module, as the owner of the operations, and both references that
+        // `cdev_get()` takes, which is not exported.
+        //
+        // SAFETY: The module is alive, because its code runs. The device is, because it is open, and
+        // so is its owner.
+        let referenced = unsafe {
+            bindings::try_module_get(this_module()) && {
+                let owned = bindings::try_module_get((*device).owner);
+
+                if !owned {
+                    bindings::module_put(this_module());
+                }
+                owned
+            }
         };
 
-        from_err_ptr(file).inspect_err(|_| {
-            // SAFETY: `private` comes from `into_foreign` above, and as there is no file nobody else
-            // has it.
-            drop(unsafe { <Arc<Self> as ForeignOwnable>::from_foreign(private) })
-        })
+        if !referenced {
+            return Err(ENODEV);
+        }
+
+        // SAFETY: The device is alive, as said above.
+        unsafe { bindings::kobject_get(&raw mut (*device).kobj) };
+        // SAFETY: The inode is alive, because the file is open.
+        unsafe { bindings::ihold(inode) };
+
+        let private = self.into_foreign();
+
+        // SAFETY: The inode, the mount and the name are valid; the name is copied. The reference to
+        // the inode goes to the file. The file operations are static, and expect just the private
+        // data that is set below, before anybody has the file.
+        let file = from_err_ptr(unsafe {
+            bindings::alloc_file_pseudo(
+                inode,
+                mount,
+                name.as_char_ptr(),
+                bindings::O_RDONLY as c_int,
+                &Self::FILE_OPERATIONS,
+            )
+        });
+
+        match file {
+            Ok(file) => {
+                // SAFETY: Nobody else has the file yet.
+                unsafe { (*file).private_data = private };
+
+                Ok(file)
+            }
+            Err(err) => {
+                // SAFETY: All of these were taken above, and there is no file to have got them. The
+                // device stays, because it is open.
+                unsafe {
+                    bindings::iput(inode);
+                    bindings::kobject_put(&raw mut (*device).kobj);
+                    bindings::module_put((*device).owner);
+                    bindings::module_put(this_module());
+                }
+
+                // SAFETY: `private` comes from `into_foreign` above, and as there is no file nobody
+                // else has it.
+                drop(unsafe { <KBox<Self> as ForeignOwnable>::from_foreign(private) });
+
+                Err(err)
+            }
+        }
     }
 
     /// # Safety
     ///
-    /// `file` must be a file that [`Self::new_file`] has made and that is being released.
+    /// `file` must be a file that [`Self::into_file`] has made and that is being released.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: The release call of a file owns the private data.
         let private = unsafe { (*file).private_data };
-        // SAFETY: `new_file()` has set the private data to the result of `into_foreign`. This is the
+        // SAFETY: `into_file()` has set the private data to the result of `into_foreign`. This is the
         // last call for the file, so nothing is borrowed.
-        drop(unsafe { <Arc<Self> as ForeignOwnable>::from_foreign(private) });
+        drop(unsafe { <KBox<Self> as ForeignOwnable>::from_foreign(private) });
 
         0
     }
@@ -167,22 +257,22 @@ impl SharedPage {
     ///
     /// # Safety
     ///
-    /// `vmf` must describe a fault in a vma that [`Self::map`] has set up.
+    /// `vmf` must describe a fault in a vma that [`SharedPage::map`] has set up.
     unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: The caller provides a valid fault, so the fields can be read.
         let bindings::vm_fault__bindgen_ty_1 { vma, address, .. } =
             unsafe { (*vmf).__bindgen_anon_1 };
         // SAFETY: The fault handler runs with the mmap lock or the vma lock held, so the vma is
-        // valid and holds a reference to its file, which `map()` has taken from `new_file()`.
+        // valid and holds a reference to its file, which `map()` has taken from `into_file()`.
         let private = unsafe { (*(*vma).vm_file).private_data };
-        // SAFETY: `new_file()` has set the private data to the result of `into_foreign`, and the
+        // SAFETY: `into_file()` has set the private data to the result of `into_foreign`, and the
         // file is not released as long as the vma has a reference to it.
-        let this = unsafe { <Arc<Self> as ForeignOwnable>::borrow(private) };
+        let this = unsafe { <KBox<Self> as ForeignOwnable>::borrow(private) };
         // SAFETY: The vma is valid, and locked for reading, for the duration of this call. `map()`
         // has set `VM_MIXEDMAP`, which cannot be cleared.
         let vma = unsafe { VmaMixedMap::from_raw(vma) };
 
-        let reason = match vma.vm_insert_page(address, &this.page()) {
+        let reason = match vma.vm_insert_page(address, &this.page.page()) {
             Ok(()) => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
             // Another thread of the process was faster.
             Err(err) if err == EBUSY => bindings::vm_fault_reason_VM_FAULT_NOPAGE,

@@ -19,24 +19,38 @@ use kernel::{
 
 /// The greatest length of a variable, its terminating `NUL` included.
 const MAX_LEN: usize = 64;
+/// The greatest number of variables.
+const MAX_VARIABLES: usize = 4;
 
-/// Emits a `change` uevent from `dev`, with `variable` (of the form `NAME=value`) added to the
+/// Emits a `change` uevent from `dev`, with `variables` (each of the form `NAME=value`) added to the
 /// environment of the event.
 ///
 /// May sleep.
 ///
 /// # Errors
 ///
-/// * [`ENOMEM`] if `variable` has more than 63 bytes, or if there is no memory for the event.
+/// * [`ENOMEM`] if a variable has more than 63 bytes, or if there is no memory for the event.
 /// * Any other error of `kobject_uevent_env()`.
-pub(crate) fn change(dev: &Device, variable: fmt::Arguments<'_>) -> Result {
-    let mut buffer = [0; MAX_LEN];
-    NullTerminatedFormatter::new(&mut buffer)
-        .ok_or(ENOMEM)?
-        .write_fmt(variable)
-        .map_err(|_| ENOMEM)?;
+pub(crate) fn change<const N: usize>(
+    dev: &Device,
+    variables: [fmt::Arguments<'_>; N],
+) -> Result {
+    let mut buffers = [[0; MAX_LEN]; N];
 
-    let mut environment = [buffer.as_mut_ptr(), ptr::null_mut()];
+    for (buffer, variable) in buffers.iter_mut().zip(variables) {
+        NullTerminatedFormatter::new(buffer)
+            .ok_or(ENOMEM)?
+            .write_fmt(variable)
+            .map_err(|_| ENOMEM)?;
+    }
+
+    // One more than there are variables, because the last one is null.
+    let mut environment = [ptr::null_mut(); MAX_VARIABLES + 1];
+
+    const { assert!(N <= MAX_VARIABLES) };
+    for (entry, buffer) in environment.iter_mut().zip(&mut buffers) {
+        *entry = buffer.as_mut_ptr();
+    }
 
     // CAST: `Device` is a transparent wrapper of `struct device`.
     let dev = ptr::from_ref(dev).cast_mut().cast::<bindings::device>();

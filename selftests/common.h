@@ -9,9 +9,14 @@
 #define _SYSGENID_SELFTESTS_COMMON_H
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,9 +63,9 @@ static inline ssize_t force_write(const void *addr, const void *bytes, size_t si
 	return ret;
 }
 
-/* What nobody can map of a node of which there is one page, to read. */
+/* What nobody can map of a node of which there are @pages pages, each by itself, to read. */
 static inline void expect_no_other_mapping(struct __test_metadata *_metadata, int fd,
-					   long page)
+					   long page, unsigned int pages)
 {
 	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
 	unsigned int i;
@@ -68,11 +73,112 @@ static inline void expect_no_other_mapping(struct __test_metadata *_metadata, in
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
 		EXPECT_EQ(MAP_FAILED, mmap(NULL, page + 1, PROT_READ, flags[i], fd, 0));
 		EXPECT_EQ(EINVAL, errno);
-		EXPECT_EQ(MAP_FAILED, mmap(NULL, page, PROT_READ, flags[i], fd, page));
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, page, PROT_READ, flags[i], fd,
+					   pages * page));
 		EXPECT_EQ(EINVAL, errno);
-		EXPECT_EQ(MAP_FAILED, mmap(NULL, page, PROT_READ | PROT_EXEC, flags[i],
-					   fd, 0));
-		EXPECT_EQ(EPERM, errno);
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, page + 1, PROT_READ, flags[i], fd,
+					   (pages - 1) * page));
+		EXPECT_EQ(EINVAL, errno);
+	}
+}
+
+/* The line of /proc/self/maps about what is mapped at @addr, or "". */
+static inline void line_of_mapping(const void *addr, char *line, size_t size)
+{
+	FILE *file = fopen("/proc/self/maps", "re");
+	char start[32];
+
+	snprintf(start, sizeof(start), "%lx-", (unsigned long)addr);
+	while (file && fgets(line, size, file)) {
+		/* A 32-bit program's addresses have zeros before them. */
+		if (!strncmp(line + strspn(line, "0"), start, strlen(start))) {
+			fclose(file);
+			return;
+		}
+	}
+	if (file)
+		fclose(file);
+	line[0] = 0;
+}
+
+/* Whether the node's file system is mounted noexec: the VFS answers first there. */
+static inline bool is_noexec(int fd)
+{
+	struct statvfs st;
+
+	return !fstatvfs(fd, &st) && st.f_flag & ST_NOEXEC;
+}
+
+/* A mapping that asks to be executable is made, and is not; nor can it become so. */
+static inline void expect_not_executable(struct __test_metadata *_metadata, int fd,
+					 long page, off_t offset)
+{
+	static const int flags[] = { MAP_SHARED, MAP_PRIVATE };
+	unsigned int i, implied;
+	char line[256];
+	void *map;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		for (implied = 0; implied < 2; implied++) {
+			int prot = PROT_READ | (implied ? 0 : PROT_EXEC);
+
+			if (implied)
+				ASSERT_LE(0, personality(READ_IMPLIES_EXEC));
+			map = mmap(NULL, page, prot, flags[i], fd, offset);
+			if (implied)
+				ASSERT_LE(0, personality(0));
+			if (!implied && is_noexec(fd)) {
+				EXPECT_EQ(MAP_FAILED, map);
+				EXPECT_EQ(EPERM, errno);
+				continue;
+			}
+			ASSERT_NE(MAP_FAILED, map);
+			line_of_mapping(map, line, sizeof(line));
+			EXPECT_NE(NULL, strstr(line, flags[i] == MAP_SHARED ? " r--s " :
+									     " r--p ")) {
+				TH_LOG("%s", line);
+			}
+			EXPECT_EQ(-1, mprotect(map, page, PROT_READ | PROT_EXEC));
+			EXPECT_EQ(EACCES, errno);
+		}
+	}
+}
+
+/*
+ * What the link in map_files leads to is the node's own inode, which can be opened: so a
+ * tool that checkpoints processes knows what it has before it.
+ */
+static inline void expect_mapping_of_the_node(struct __test_metadata *_metadata,
+					      const char *node, void *map, long page)
+{
+	char path[64], line[256], target[256];
+	struct stat of_map, of_node;
+	ssize_t length;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
+		 (unsigned long)map + page);
+	ASSERT_EQ(0, stat(node, &of_node));
+	ASSERT_EQ(0, stat(path, &of_map)) {
+		TH_LOG("%s: %s", path, strerror(errno));
+	}
+	EXPECT_TRUE(S_ISCHR(of_map.st_mode));
+	EXPECT_EQ(of_node.st_rdev, of_map.st_rdev);
+	EXPECT_EQ(of_node.st_ino, of_map.st_ino);
+	EXPECT_EQ(of_node.st_dev, of_map.st_dev);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	EXPECT_LE(0, fd);
+	if (fd >= 0)
+		close(fd);
+	line_of_mapping(map, line, sizeof(line));
+	EXPECT_NE(NULL, strstr(line, node)) {
+		TH_LOG("%s", line);
+	}
+	length = readlink(path, target, sizeof(target) - 1);
+	ASSERT_LT(0, length);
+	target[length] = 0;
+	EXPECT_EQ(0, strncmp(target, node, strlen(node))) {
+		TH_LOG("%s", target);
 	}
 }
 

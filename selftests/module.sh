@@ -44,6 +44,16 @@ check_look()
 	[ "$seen" = "$1" ] || fail "generation and source are \"$seen\", expected \"$1\""
 }
 
+# What the driver queues is done soon, and not at once.
+wait_look()
+{
+	for _ in $(seq 300); do
+		[ "$(look)" != "$1" ] || return 0
+		sleep 0.1
+	done
+	check_look "$1"
+}
+
 # From here on, the log is looked at.
 mark_log()
 {
@@ -76,6 +86,19 @@ check_logged()
 {
 	take_log
 	check_taken "$@"
+}
+
+# Waits until the log says that.
+wait_logged()
+{
+	for _ in $(seq 300); do
+		take_log
+		case $logged in
+		*"$1"*)	return ;;
+		esac
+		sleep 0.1
+	done
+	fail "the log does not say: $1"
 }
 
 # Runs the functions that are named, as tests.

@@ -1,52 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the scripts about the VMGenID device have in common; they source it after
-# module.sh, and set $DEVICE, $SOURCE, and load sysgenid_hypervisor.
+# What the scripts have in common in which the hypervisor is played; they source it after
+# module.sh, and load sysgenid_hypervisor.
 
-DEVICES=/sys/bus/platform/devices
-OURS=/sys/bus/platform/drivers/sysgenid
 PLAY=/sys/module/sysgenid_hypervisor/parameters
-
-# Prints the name of the hypervisor's own device. Those from the tests' tables have no
-# compatible ID.
-find_device()
-{
-	for path in "$DEVICES"/*; do
-		case $(cat "$path/modalias" 2>/dev/null) in
-		acpi:*:VM_GEN_COUNTER:*)
-			echo "${path##*/}"
-			return ;;
-		esac
-	done
-	fail "there is no VMGenID device"
-}
-
-# Prints the name of the driver that a device is bound to, if it is.
-driver_of()
-{
-	[ ! -e "$DEVICES/$1/driver" ] && return
-	path=$(readlink "$DEVICES/$1/driver") && echo "${path##*/}"
-}
-
-check_driver()
-{
-	driver=$(driver_of "$1")
-	[ "$driver" = "$2" ] || fail "the driver of $1 is \"$driver\", expected \"$2\""
-}
-
-# shellcheck disable=SC2153 # it is set by who sources this
-unbind()
-{
-	echo "$DEVICE" >$OURS/unbind || { fail "$DEVICE cannot be unbound"; return; }
-	check_driver "$DEVICE" ""
-}
-
-bind()
-{
-	echo "$DEVICE" >$OURS/bind || { fail "$DEVICE cannot be bound"; return; }
-	check_driver "$DEVICE" sysgenid
-}
 
 # play PARAMETER VALUE: what the hypervisor does.
 play()
@@ -64,6 +22,12 @@ wait_raised()
 	fail "$(cat $PLAY/raised) notifications after a minute, expected $1"
 }
 
+# Has all made that is due. Whatever it is, it takes no privilege.
+settle()
+{
+	su nobody -s /bin/sh -c "exec '$SETTLE' 60000" || fail "it does not settle: $?"
+}
+
 look_generation()
 {
 	look | cut -d ' ' -f 1
@@ -72,25 +36,32 @@ look_generation()
 # What is changed or unchanged from now on.
 remember()
 {
+	settle || return
 	seen_first=$(look)
 	generation=${seen_first% *}
 	mark_log
 }
 
-check_unchanged()
-{
-	check_look "$seen_first" || return
-	check_logged 0 "generation changed"
-}
-
+# The generation that is $1 changes later, by the hypervisor's doing, and reseeded: not one
+# change more.
 check_changed()
 {
-	check_look "$((generation + $1)) $SOURCE"
+	settle || return
+	wait_logged " to $((generation + $1)), source " || return
+	seen=$(look)
+	case $seen in
+	"$((generation + $1)) vmfork" | "$((generation + $1)) vmgenid" | \
+	"$((generation + $1)) page")	;;
+	*)	fail "generation and source are \"$seen\", expected $((generation + $1))"
+		return ;;
+	esac
+	check_logged "$1" ", reseeded" || return
+	check_taken "$1" "generation changed"
 }
 
-# Whether the driver knows of an ID for which the generation has not changed.
-check_pending()
+check_unchanged()
 {
-	pending=$(sed -n 's/^sysgenid-pending:\t//p' /proc/self/fdinfo/0 <"$NODE")
-	[ "$pending" = "$1" ] || fail "pending is \"$pending\", expected $1"
+	settle || return
+	check_look "$seen_first" || return
+	check_logged 0 "generation changed"
 }

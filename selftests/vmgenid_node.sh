@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Prints how many bytes /dev/vmgenid has, or why there is no such node, as the driver says.
+# Prints how many bytes /dev/vmgenid has, if there is such a node, and what the driver says of the
+# ID and of the devices that it does not take.
 
 if [ -e /dev/vmgenid ]; then
-	dd if=/dev/vmgenid bs=16 count=1 2>/dev/null | wc -c
+	cat /dev/vmgenid | wc -c
 fi
-dmesg | sed -n 's,.*sysgenid: no /dev/vmgenid: ,,p'
+dmesg | sed -n 's,.*sysgenid: no VM generation ID: ,,p; s,.*sysgenid: .*the ID cannot be mapped: ,,p
+	s,.* VMGENCTR:[0-9a-f]*: ,,p'

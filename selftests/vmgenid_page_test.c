@@ -44,6 +44,7 @@ FIXTURE(page)
 	long size;
 	long offset;		/* of the ID */
 	const uint8_t *map;
+	const struct vmgenid_answer_page *answer;
 };
 
 FIXTURE_SETUP(page)
@@ -64,6 +65,9 @@ FIXTURE_SETUP(page)
 	map = mmap(NULL, self->size, PROT_READ, MAP_SHARED, self->fd, 0);
 	ASSERT_NE(MAP_FAILED, map);
 	self->map = map;
+	map = mmap(NULL, self->size, PROT_READ, MAP_SHARED, self->fd, self->size);
+	ASSERT_NE(MAP_FAILED, map);
+	self->answer = map;
 }
 
 FIXTURE_TEARDOWN(page)
@@ -121,11 +125,16 @@ TEST_F(page, read_is_the_id)
 
 	for (i = 0; i < 3; i++) {
 		memset(buf, 0xa5, sizeof(buf));
-		ASSERT_EQ(ID_SIZE, read(self->fd, buf, i ? sizeof(buf) : ID_SIZE));
+		ASSERT_EQ(ID_SIZE, pread(self->fd, buf, i ? sizeof(buf) : ID_SIZE, 0));
 		EXPECT_EQ(0, memcmp(buf, self->map + self->offset, ID_SIZE));
 		/* No more than that is written. */
 		EXPECT_EQ(0xa5, buf[ID_SIZE]);
 	}
+	/* Whoever reads to the end comes to one. */
+	ASSERT_EQ(ID_SIZE, read(self->fd, buf, sizeof(buf)));
+	EXPECT_EQ(0, memcmp(buf, self->map + self->offset, ID_SIZE));
+	ASSERT_EQ(0, read(self->fd, buf, sizeof(buf)));
+	ASSERT_EQ(0, read(self->fd, buf, 1));
 }
 
 TEST_F(page, read_sizes)
@@ -141,16 +150,28 @@ TEST_F(page, read_sizes)
 	}
 }
 
-TEST_F(page, read_at_any_position)
+TEST_F(page, read_at_a_position)
 {
-	static const off_t positions[] = { 0, 1, ID_SIZE, 4096, INT64_MAX / 2 };
+	static const off_t beyond[] = { ID_SIZE, ID_SIZE + 1, 4096, INT64_MAX / 2 };
 	uint8_t buf[ID_SIZE];
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(positions); i++) {
+	/* However often, and wherever the file's own position is. */
+	for (i = 0; i < 2; i++) {
 		memset(buf, 0, sizeof(buf));
-		ASSERT_EQ(ID_SIZE, pread(self->fd, buf, sizeof(buf), positions[i]));
+		ASSERT_EQ(ID_SIZE, pread(self->fd, buf, sizeof(buf), 0));
 		EXPECT_EQ(0, memcmp(buf, self->map + self->offset, ID_SIZE));
+		ASSERT_EQ(i ? 0 : ID_SIZE, read(self->fd, buf, sizeof(buf)));
+	}
+	for (i = 1; i < ID_SIZE; i++) {
+		EXPECT_EQ(-1, pread(self->fd, buf, sizeof(buf), i)) {
+			TH_LOG("position %u", i);
+		}
+		EXPECT_EQ(EINVAL, errno);
+	}
+	for (i = 0; i < ARRAY_SIZE(beyond); i++) {
+		EXPECT_EQ(0, pread(self->fd, buf, sizeof(buf), beyond[i]));
+		EXPECT_EQ(0, pread(self->fd, buf, 1, beyond[i]));
 	}
 }
 
@@ -162,7 +183,7 @@ TEST_F(page, read_in_pieces)
 	ASSERT_EQ(ID_SIZE, readv(self->fd, iov, ARRAY_SIZE(iov)));
 	EXPECT_EQ(0, memcmp(buf, self->map + self->offset, ID_SIZE));
 	/* Nothing that could make it wait. */
-	ASSERT_EQ(ID_SIZE, preadv2(self->fd, iov, ARRAY_SIZE(iov), -1, RWF_NOWAIT));
+	ASSERT_EQ(ID_SIZE, preadv2(self->fd, iov, ARRAY_SIZE(iov), 0, RWF_NOWAIT));
 }
 
 TEST_F(page, read_bad_buffer)
@@ -196,7 +217,19 @@ TEST_F(page, mmap_forms)
 
 TEST_F(page, mmap_other_forms)
 {
-	expect_no_other_mapping(_metadata, self->fd, self->size);
+	expect_no_other_mapping(_metadata, self->fd, self->size, 2);
+}
+
+TEST_F(page, mmap_executable)
+{
+	expect_not_executable(_metadata, self->fd, self->size, 0);
+	expect_not_executable(_metadata, self->fd, self->size, self->size);
+}
+
+TEST_F(page, mmap_of_the_node)
+{
+	expect_mapping_of_the_node(_metadata, NODE, (void *)self->map, self->size);
+	expect_mapping_of_the_node(_metadata, NODE, (void *)self->answer, self->size);
 }
 
 TEST_F(page, mmap_writable)
@@ -222,6 +255,9 @@ TEST_F(page, mmap_stays_read_only)
 
 		ASSERT_NE(MAP_FAILED, (void *)map);
 		expect_read_only(_metadata, map, self->size);
+		expect_read_only(_metadata,
+				 mmap(NULL, self->size, PROT_READ, flags[i], self->fd,
+				      self->size), self->size);
 		memset(id, 0xa5, ID_SIZE);
 		EXPECT_EQ(-1, force_write(map + self->offset, id, ID_SIZE));
 		EXPECT_EQ(0, memcmp(map + self->offset, before, ID_SIZE));
@@ -290,6 +326,40 @@ TEST_F(page, mmap_holds_the_module)
 		SKIP(return, "built into the kernel, or modules cannot be unloaded");
 	ASSERT_EQ(0, munmap((void *)self->map, self->size));
 	EXPECT_GT(base, module_refcnt());
+	base = module_refcnt();
+	ASSERT_EQ(0, munmap((void *)self->answer, self->size));
+	EXPECT_GT(base, module_refcnt());
+}
+
+/* The answer */
+
+TEST_F(page, answer_is_of_the_generation)
+{
+	const struct sysgenid_page *page;
+	const uint8_t *bytes = (const void *)self->answer;
+	uint32_t sequence;
+	long i;
+	int fd;
+
+	fd = open("/dev/sysgenid", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	page = mmap(NULL, self->size, PROT_READ, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, (const void *)page);
+	/* Nothing has changed the ID since the driver was loaded. */
+	for (i = 0; i < 3; i++) {
+		sequence = self->answer->sequence;
+		EXPECT_EQ(0U, sequence % 2);
+		EXPECT_EQ(0, memcmp(self->answer->id, self->map + self->offset, ID_SIZE));
+		EXPECT_EQ(page->generation, self->answer->generation);
+		EXPECT_EQ(page->epoch, self->answer->epoch);
+		EXPECT_EQ(SYSGENID_FLAG_RESEEDED, self->answer->flags);
+		EXPECT_EQ(0U, self->answer->reserved);
+		/* It is written at every change, also one that is not the hypervisor's. */
+		ASSERT_EQ(0, ioctl(fd, SYSGENID_TRIGGER_GEN_UPDATE, 0UL));
+		EXPECT_NE(sequence, self->answer->sequence);
+	}
+	for (i = sizeof(*self->answer); i < self->size; i++)
+		ASSERT_EQ(0, bytes[i]);
 }
 
 /* What is in the page, and who is told of it. */
@@ -348,20 +418,19 @@ static bool read_fdinfo(int fd, char *lines, size_t size)
 
 TEST_F(page, fdinfo)
 {
-	char lines[512], expected[128];
+	char lines[512], expected[256], id[2 * ID_SIZE + 1];
 	unsigned int i;
-	int length;
 
-	length = snprintf(expected, sizeof(expected), "vmgenid-offset:\t%ld\nvmgenid-id:\t",
-			  self->offset);
 	for (i = 0; i < ID_SIZE; i++)
-		length += snprintf(expected + length, sizeof(expected) - length, "%02x",
-				   self->map[self->offset + i]);
-	strcat(expected, "\n");
+		snprintf(id + 2 * i, 3, "%02x", self->map[self->offset + i]);
+	snprintf(expected, sizeof(expected),
+		 "vmgenid-offset:\t%ld\nvmgenid-id:\t%s\nvmgenid-answered:\t%s\n",
+		 self->offset, id, id);
 	ASSERT_TRUE(read_fdinfo(self->fd, lines, sizeof(lines)));
 	EXPECT_STREQ(expected, lines);
 }
 
+/* It is who has opened the file who counts, and not who looks at its description. */
 TEST_F(page, fdinfo_without_a_capability)
 {
 	struct __user_cap_header_struct header = {
@@ -374,6 +443,7 @@ TEST_F(page, fdinfo_without_a_capability)
 	};
 	char lines[512], expected[64];
 	pid_t pid = fork();
+	int fd;
 
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -382,7 +452,12 @@ TEST_F(page, fdinfo_without_a_capability)
 		if (syscall(__NR_capset, &header, data) ||
 		    !read_fdinfo(self->fd, lines, sizeof(lines)))
 			_exit(CHILD_SKIP);
-		_exit(strcmp(expected, lines) ? 1 : 0);
+		if (!strstr(lines, "vmgenid-id:"))
+			_exit(1);
+		fd = open(NODE, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || !read_fdinfo(fd, lines, sizeof(lines)))
+			_exit(CHILD_SKIP);
+		_exit(strcmp(expected, lines) ? 2 : 0);
 	}
 	EXPECT_EQ(0, child_status(pid));
 }

@@ -3,7 +3,7 @@
 // ADDR is a method, and nothing is wrong with it. The memory is the system's ROM, which does
 // not change.
 //
-// Expect: notifications of this VMGenID device are heard
+// Expect: nothing
 
 DefinitionBlock ("", "SSDT", 2, "SYSGEN", "SG20", 1)
 {

@@ -2,7 +2,7 @@
 //
 // The ID is in reserved memory, in two pages of it: user space cannot have one page of it.
 //
-// Expect: notifications of this VMGenID device are heard
+// Expect: nothing
 
 DefinitionBlock ("", "SSDT", 2, "SYSGEN", "SG22", 1)
 {

@@ -3,7 +3,7 @@
 // The ID is in reserved memory, and the rest of its page is memory that the kernel may use: user
 // space cannot have the page.
 //
-// Expect: notifications of this VMGenID device are heard
+// Expect: nothing
 
 DefinitionBlock ("", "SSDT", 2, "SYSGEN", "SG23", 1)
 {

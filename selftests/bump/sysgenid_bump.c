@@ -1,26 +1,67 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Calls sysgenid_bump_generation() for the tests: once for each write to
- * /sys/module/sysgenid_bump/parameters/bump, whatever is written.
+ * Calls sysgenid_bump_generation() for the tests, as often as is written to
+ *
+ *	bump		from where it is written
+ *	interrupt	in a hard interrupt each
+ *
+ * in /sys/module/sysgenid_bump/parameters.
  */
 
+#include <linux/completion.h>
+#include <linux/hrtimer.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/sysgenid.h>
 
 static int bump_set(const char *val, const struct kernel_param *kp)
 {
-	sysgenid_bump_generation();
-	return 0;
+	unsigned int count;
+	int ret = kstrtouint(val, 0, &count);
+
+	while (!ret && count--)
+		sysgenid_bump_generation();
+	return ret;
 }
 
 static const struct kernel_param_ops bump_ops = {
-	.flags = KERNEL_PARAM_OPS_FL_NOARG,
 	.set = bump_set,
 };
 
 module_param_cb(bump, &bump_ops, NULL, 0200);
-MODULE_PARM_DESC(bump, "Each write changes the system generation");
+MODULE_PARM_DESC(bump, "Changes of the system generation");
+
+static DECLARE_COMPLETION(called);
+
+static enum hrtimer_restart call(struct hrtimer *timer)
+{
+	sysgenid_bump_generation();
+	complete(&called);
+	return HRTIMER_NORESTART;
+}
+
+static int interrupt_set(const char *val, const struct kernel_param *kp)
+{
+	struct hrtimer timer;
+	unsigned int count;
+	int ret = kstrtouint(val, 0, &count);
+
+	hrtimer_setup_on_stack(&timer, call, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	while (!ret && count--) {
+		hrtimer_start(&timer, ns_to_ktime(1000), HRTIMER_MODE_REL_HARD);
+		wait_for_completion(&called);
+		hrtimer_cancel(&timer);
+	}
+	destroy_hrtimer_on_stack(&timer);
+	return ret;
+}
+
+static const struct kernel_param_ops interrupt_ops = {
+	.set = interrupt_set,
+};
+
+module_param_cb(interrupt, &interrupt_ops, NULL, 0200);
+MODULE_PARM_DESC(interrupt, "Changes of the system generation, from hard interrupts");
 
 MODULE_DESCRIPTION("Changes the system generation, for tests");
 MODULE_AUTHOR("The sysgenid authors");

@@ -7,11 +7,20 @@
  *
  *	notify	N raises N notifications; the ID is left as it is
  *	change	N times: a new ID, and one notification
+ *	begin	N times, likewise; but who writes this does not wait
  *	id	the ID, as 32 hexadecimal digits; written, it is changed, and
  *		nobody is notified
  *	storm	K raises notifications until 0 is written; with each K-th comes
  *		a new ID
+ *	fork	N times: a new ID, and the kernel's notification of virtual machine
+ *		forks, from a hard interrupt, as on machines with a device tree
+ *	hold	1 holds whoever is told of forks by the kernel, and all who come after,
+ *		between the reseed and that, until the ID is another one than then; N
+ *		holds for N milliseconds; 0 holds nobody
+ *	held	how many times somebody was held, or is
+ *	resumed	N times: what the kernel says when it hibernates, and comes back
  *	raised	how many notifications were raised so far
+ *	written	how many IDs were written since it was looked at last
  *
  * A write to notify and to change returns when all has been handled.
  *
@@ -29,16 +38,20 @@
 
 #include <linux/acpi.h>
 #include <linux/atomic.h>
+#include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/err.h>
 #include <linux/hex.h>
+#include <linux/hrtimer.h>
 #include <linux/io.h>
 #include <linux/kernel.h>
+#include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/random.h>
 #include <linux/string.h>
+#include <linux/suspend.h>
 
 #define ID_SIZE		16
 
@@ -61,6 +74,7 @@ static u64 *place;
 static u64 found[ID_SIZE / sizeof(u64)];
 static acpi_handle event;
 static atomic_long_t raised = ATOMIC_LONG_INIT(0);
+static atomic_long_t written = ATOMIC_LONG_INIT(0);
 static struct task_struct *storm;
 static unsigned int storm_period;
 
@@ -71,6 +85,7 @@ static void write_id(const u64 *id)
 	/* Others read it at the same time. */
 	for (i = 0; i < ID_SIZE / sizeof(u64); i++)
 		WRITE_ONCE(place[i], id[i]);
+	atomic_long_inc(&written);
 }
 
 static void write_new_id(void)
@@ -145,6 +160,28 @@ static const struct kernel_param_ops change_ops = {
 
 module_param_cb(change, &change_ops, NULL, 0200);
 MODULE_PARM_DESC(change, "Changes of the ID, with a notification each");
+
+static int begin_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int count;
+	int ret;
+
+	if (!place)
+		return -ENODEV;
+	ret = kstrtouint(val, 0, &count);
+	while (!ret && count--) {
+		write_new_id();
+		ret = raise_notification();
+	}
+	return ret;
+}
+
+static const struct kernel_param_ops begin_ops = {
+	.set = begin_set,
+};
+
+module_param_cb(begin, &begin_ops, NULL, 0200);
+MODULE_PARM_DESC(begin, "Changes of the ID, with a notification each, that nobody waits for");
 
 static int id_set(const char *val, const struct kernel_param *kp)
 {
@@ -227,6 +264,146 @@ static const struct kernel_param_ops storm_ops = {
 module_param_cb(storm, &storm_ops, NULL, 0200);
 MODULE_PARM_DESC(storm, "Begins (the period of new IDs) or ends (0) a storm of notifications");
 
+/* Functions that the kernel does not export, or not in each of its configurations. */
+static void *find_function(const char *name)
+{
+	struct kprobe probe = { .symbol_name = name };
+	int ret = register_kprobe(&probe);
+
+	if (ret)
+		return ERR_PTR(ret);
+	unregister_kprobe(&probe);
+	return probe.addr;
+}
+
+static void (*add_randomness)(const void *id, size_t len);
+
+static DECLARE_COMPLETION(forked);
+
+static enum hrtimer_restart run_fork(struct hrtimer *timer)
+{
+	add_randomness(place, ID_SIZE);
+	complete(&forked);
+	return HRTIMER_NORESTART;
+}
+
+static int fork_set(const char *val, const struct kernel_param *kp)
+{
+	struct hrtimer timer;
+	unsigned int count;
+	int ret;
+
+	if (!place)
+		return -ENODEV;
+	ret = kstrtouint(val, 0, &count);
+	add_randomness = find_function("add_vmfork_randomness");
+	if (IS_ERR(add_randomness))
+		return PTR_ERR(add_randomness);
+	hrtimer_setup_on_stack(&timer, run_fork, CLOCK_MONOTONIC, HRTIMER_MODE_REL_HARD);
+	while (!ret && count--) {
+		write_new_id();
+		hrtimer_start(&timer, ns_to_ktime(1000), HRTIMER_MODE_REL_HARD);
+		wait_for_completion(&forked);
+		hrtimer_cancel(&timer);
+	}
+	destroy_hrtimer_on_stack(&timer);
+	return ret;
+}
+
+static const struct kernel_param_ops fork_ops = {
+	.set = fork_set,
+};
+
+module_param_cb(fork, &fork_ops, NULL, 0200);
+MODULE_PARM_DESC(fork, "Changes of the ID, with a notification of a fork each, from hard interrupts");
+
+static unsigned int hold;
+static bool hold_is_registered;
+static atomic_long_t held = ATOMIC_LONG_INIT(0);
+
+static int run_hold(struct notifier_block *block, unsigned long action, void *data)
+{
+	u64 id[ID_SIZE / sizeof(u64)];
+	unsigned int time = READ_ONCE(hold);
+
+	if (!time || in_hardirq())
+		return NOTIFY_DONE;
+	memcpy(id, place, ID_SIZE);
+	atomic_long_inc(&held);
+	if (time > 1)
+		msleep(time);
+	else
+		while (!memcmp(id, place, ID_SIZE) && READ_ONCE(hold))
+			msleep(1);
+	return NOTIFY_DONE;
+}
+
+/* Before the driver, which is the first but one. */
+static struct notifier_block hold_block = {
+	.notifier_call = run_hold,
+	.priority = INT_MAX,
+};
+
+static int hold_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int time;
+	int ret = kstrtouint(val, 0, &time);
+
+	if (ret)
+		return ret;
+	if (!place)
+		return -ENODEV;
+	if (!hold_is_registered) {
+		/* This does nothing in a kernel that tells nobody of forks. */
+		ret = register_random_vmfork_notifier(&hold_block);
+		hold_is_registered = !ret;
+	}
+	WRITE_ONCE(hold, time);
+	return ret;
+}
+
+static const struct kernel_param_ops hold_ops = {
+	.set = hold_set,
+};
+
+module_param_cb(hold, &hold_ops, NULL, 0200);
+MODULE_PARM_DESC(hold, "Holds those who are told of forks");
+
+static int held_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%ld\n", atomic_long_read(&held));
+}
+
+static const struct kernel_param_ops held_ops = {
+	.get = held_get,
+};
+
+module_param_cb(held, &held_ops, NULL, 0400);
+MODULE_PARM_DESC(held, "How many times somebody was held");
+
+static int resumed_set(const char *val, const struct kernel_param *kp)
+{
+	int (*call_chain)(unsigned long val) = find_function("pm_notifier_call_chain");
+	unsigned int count;
+	int ret;
+
+	if (IS_ERR(call_chain))
+		return PTR_ERR(call_chain);
+	ret = kstrtouint(val, 0, &count);
+	while (!ret && count--) {
+		call_chain(PM_HIBERNATION_PREPARE);
+		call_chain(PM_POST_HIBERNATION);
+	}
+	return ret;
+}
+
+static const struct kernel_param_ops resumed_ops = {
+	.set = resumed_set,
+};
+
+module_param_cb(resumed, &resumed_ops, NULL, 0200);
+MODULE_PARM_DESC(resumed, "Notifications that the system hibernates, and has come back");
+
 static int raised_get(char *buffer, const struct kernel_param *kp)
 {
 	return sysfs_emit(buffer, "%ld\n", atomic_long_read(&raised));
@@ -238,6 +415,18 @@ static const struct kernel_param_ops raised_ops = {
 
 module_param_cb(raised, &raised_ops, NULL, 0400);
 MODULE_PARM_DESC(raised, "Notifications that were raised");
+
+static int written_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%ld\n", atomic_long_xchg(&written, 0));
+}
+
+static const struct kernel_param_ops written_ops = {
+	.get = written_get,
+};
+
+module_param_cb(written, &written_ops, NULL, 0400);
+MODULE_PARM_DESC(written, "IDs that were written since this was read last");
 
 /* The physical address of the ID, or 0. */
 static phys_addr_t find_id(void)
@@ -305,6 +494,9 @@ static void __exit hypervisor_exit(void)
 	/* The parameters outlive this function. */
 	kernel_param_lock(THIS_MODULE);
 	end_storm();
+	WRITE_ONCE(hold, 0);
+	if (hold_is_registered)
+		unregister_random_vmfork_notifier(&hold_block);
 	if (memcmp(found, mapped, ID_SIZE)) {
 		write_id(found);
 		raise_notification();

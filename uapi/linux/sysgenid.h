@@ -17,6 +17,8 @@
  *		since the driver was loaded. It never goes back to 0: after
  *		0xffffffff comes 1. Compare generations with != only; neither
  *		< nor > has a meaning.
+ * epoch	a u64 that counts the changes since the driver was loaded. It never
+ *		comes back; the generation can.
  * watcher	an open file description of the device. Descriptors that come
  *		from dup() or fork() share one watcher.
  * acked	the watcher has confirmed the current generation. A watcher is
@@ -26,19 +28,28 @@
  * tracked	the watcher has asked to be waited for.
  * overseer	the program that causes or awaits a change of the generation and
  *		then waits until no tracked watcher is outdated.
+ * ID		the 16 bytes of the VM generation ID, where the hypervisor writes
+ *		them.
+ * answered	the ID which the driver has last mixed into the kernel's random
+ *		number generator before it changed the generation.
+ * due		the ID is another one than the answered one: a change is due.
+ * reseeded	the kernel's random number generator was reseeded with the answered
+ *		ID in it, before anybody was told. A machine that is restored under
+ *		the same ID has nothing new in it: whoever causes the change then
+ *		brings entropy.
  *
  * For a program that looks before each use
  * ----------------------------------------
  * Open the device O_RDONLY, and map one page at offset 0 with PROT_READ, shared
- * or private. The first four bytes of the page are the generation in the byte
- * order of the machine; all others are zero. The descriptor can be closed: the
+ * or private: it is a struct sysgenid_page. The descriptor can be closed: the
  * mapping stays, across fork() too, and is not waited for by anybody.
  *
  * Remember the generation before the secret state is built. Before each use,
- * load the word again (an acquire load) and compare: != means that the state has
- * to be built anew. Where the change comes from the hypervisor, the kernel's own
- * random number generator has been reseeded before the word changes, so that
- * getrandom() gives fresh output to whoever has seen the new value.
+ * load it again (an acquire load) and compare: != means that the state has to be
+ * built anew. A program with 64 bits can do so with the epoch. Where the change
+ * comes from the hypervisor and the flag SYSGENID_FLAG_RESEEDED is set, getrandom()
+ * gives fresh output to whoever has seen the new value. Without the flag, add to it
+ * what else there is: the ID, a hardware random number generator, the clock.
  *
  * For a program that wants to be told
  * -----------------------------------
@@ -66,8 +77,9 @@
  *	EINVAL	   if the value is not the current generation.
  * mmap() fails with
  *	EINVAL	   for more than one page, or for an offset that is not 0;
- *	EPERM	   for PROT_WRITE and for PROT_EXEC (but EACCES for a shared
- *		   writable mapping through a read-only descriptor).
+ *	EPERM	   for PROT_WRITE (but EACCES for a shared writable mapping through
+ *		   a read-only descriptor).
+ * A mapping with PROT_EXEC is made, and is not executable.
  *
  * For an overseer
  * ---------------
@@ -78,22 +90,27 @@
  * calls SYSGENID_WAIT_WATCHERS. On success all tracked watchers have acked or
  * have been closed, and the system can go on.
  *
- * Each change also emits a "change" uevent from the device, with
- * SYSGENID=<generation> in its environment.
+ * Each change also emits a "change" uevent from the device, in order, with
+ * SYSGENID=<generation>, SYSGENID_SOURCE=<source> and SYSGENID_RESEEDED=<0 or 1> in
+ * its environment. It may come after the call that has caused the change returns.
  *
  * /proc/<pid>/fdinfo/<fd> shows, one "key:\tvalue" a line:
  *	sysgenid-generation	    the generation;
+ *	sysgenid-epoch		    the epoch;
  *	sysgenid-acked		    the generation that this watcher acked last;
  *	sysgenid-outdated	    1 if this watcher is outdated, else 0;
  *	sysgenid-tracked	    1 if this watcher is tracked, else 0;
  *	sysgenid-watchers	    the number of tracked watchers, in all;
  *	sysgenid-outdated-watchers  how many of those are outdated;
  *	sysgenid-source		    what caused the last change: "none" if there
- *				    was none, "ioctl", "vmfork", ...
- *	sysgenid-pending	    1 if the hypervisor has given this machine
- *				    another ID than the one for which it changed
- *				    the generation last: it is a clone, and the
- *				    change is due. Else 0.
+ *				    was none; for the hypervisor's changes
+ *				    "vmfork" (the kernel's notification of VM
+ *				    forks), "vmgenid" (the ACPI device's) or
+ *				    "page" (somebody has looked at the ID);
+ *				    "ioctl"; or "kernel" (other kernel code);
+ *	sysgenid-reseeded	    1 or 0, as SYSGENID_FLAG_RESEEDED;
+ *	sysgenid-pending	    1 if a change is due, else 0. Left out where
+ *				    the ID cannot be seen.
  *
  * /dev/vmgenid
  * ------------
@@ -101,34 +118,94 @@
  * heard of it, user space runs: for milliseconds the generation is the old one, and
  * getrandom() returns the same bytes in all clones. The page in which the hypervisor
  * keeps the VM generation ID has the new ID from the first instruction on. Where
- * there is one, in memory that user space may see, /dev/vmgenid shows it, read-only;
- * its mode is 0400, because the ID identifies this machine.
+ * there is an ID, /dev/vmgenid shows it, read-only, and the answer to it; its mode is
+ * 0400, because the ID identifies this machine.
  *
- * Open it O_RDONLY (all else fails with EACCES), and map one page at offset 0 with
- * PROT_READ, shared or private. The ID is the 16 bytes at the offset that
- * VMGENID_GET_OFFSET returns. The errors of mmap() are those of /dev/sysgenid.
+ * Open it O_RDONLY (all else fails with EACCES). Map one page with PROT_READ, shared
+ * or private,
+ *	at offset 0		  the hypervisor's page. The ID is the 16 bytes at
+ *				  the offset that VMGENID_GET_OFFSET returns;
+ *	at an offset of one page  the answer: a struct vmgenid_answer_page.
+ * The errors of mmap() are those of /dev/sysgenid, and
+ *	ENODEV	   if the hypervisor's page cannot be mapped, because it is not safe to
+ *		   show all of it. Look by pread() then.
  *
- * read() of 16 bytes or more returns the ID, whatever the file position is, and
- * fails with
- *	EINVAL	   for less than 16 bytes;
+ * The file is as long as the ID: read() of 16 bytes or more at position 0 returns it,
+ * as it stands in memory at this moment, and read() at position 16 or beyond returns
+ * 0. It fails with
+ *	EINVAL	   for less than 16 bytes, and at the positions between;
  *	EFAULT	   for memory that cannot be written.
  *
- * A program that keeps secrets remembers the ID along with the generation. Before
- * each use it loads both again, and compares. If the ID is another one then it uses
- * nothing that it has, trusts nothing that getrandom() returns, and waits until the
- * generation is another one as well; then it builds everything anew. It looks again
- * before a result leaves it.
+ * How a program that keeps secrets uses all of this is said step by step in
+ * Documentation/userspace-api/vmgenid.rst.
  *
  * /proc/<pid>/fdinfo/<fd> shows:
  *	vmgenid-offset		    the offset of the ID in the page;
- *	vmgenid-id		    the ID, 32 hexadecimal digits, for those with
- *				    CAP_SYS_ADMIN.
+ *	vmgenid-id		    the ID, 32 hexadecimal digits, if who opened the
+ *				    file had CAP_SYS_ADMIN;
+ *	vmgenid-answered	    the answered ID, likewise.
  */
 
 #ifndef _UAPI_LINUX_SYSGENID_H
 #define _UAPI_LINUX_SYSGENID_H
 
 #include <linux/ioctl.h>
+#include <linux/types.h>
+
+/**
+ * SYSGENID_FLAG_FIELDS - the flags and the epoch exist
+ *
+ * The driver of Amazon Linux has a generation only, and zeros after it.
+ */
+#define SYSGENID_FLAG_FIELDS	0x1U
+
+/**
+ * SYSGENID_FLAG_RESEEDED - the random number generator was reseeded before the change
+ */
+#define SYSGENID_FLAG_RESEEDED	0x2U
+
+/**
+ * struct sysgenid_page - what a mapping of /dev/sysgenid begins with
+ *
+ * The driver stores the flags, the generation and the epoch in this order, each with
+ * release. So load the epoch before the generation, and the generation before the
+ * flags, each with acquire: whoever sees the new epoch sees the generation and the
+ * flags that belong to it, or later ones. All numbers are in the byte order of the
+ * machine. The rest of the page is zero, and may get a meaning later: ignore it.
+ */
+struct sysgenid_page {
+	/** @generation: the generation */
+	__u32 generation;
+	/** @flags: SYSGENID_FLAG_FIELDS and SYSGENID_FLAG_RESEEDED */
+	__u32 flags;
+	/**
+	 * @epoch: the epoch. Programs with 32 bits would load it in two halves, and
+	 * use the generation.
+	 */
+	__u64 epoch;
+};
+
+/**
+ * struct vmgenid_answer_page - what a mapping of /dev/vmgenid at one page begins with
+ *
+ * It is written at every change. Load the sequence with acquire, then the rest, and
+ * after an acquire fence the sequence again: if it was even, and is the same, then
+ * what was loaded belongs together.
+ */
+struct vmgenid_answer_page {
+	/** @sequence: odd while the rest is being written */
+	__u32 sequence;
+	/** @flags: SYSGENID_FLAG_RESEEDED */
+	__u32 flags;
+	/** @generation: the generation, as in struct sysgenid_page */
+	__u32 generation;
+	/** @reserved: zero */
+	__u32 reserved;
+	/** @id: the answered ID */
+	__u8 id[16];
+	/** @epoch: the epoch, as in struct sysgenid_page */
+	__u64 epoch;
+};
 
 /*
  * The argument of each ioctl is a number, which is passed by value and never as
@@ -146,7 +223,9 @@
  * already changes nothing.
  *
  * Return:
- * * 0 - always
+ * * 0 - it is so now
+ * * EBADF - the watcher was to become tracked, and the descriptor is not open for
+ *   writing: it could never ack, and would be waited for for ever
  */
 #define SYSGENID_SET_WATCHER_TRACKING	_IO(SYSGENID_IOCTL_MAGIC, 1)
 
@@ -155,8 +234,10 @@
  *
  * Argument: the longest time to wait, in milliseconds; 0 is no limit.
  *
- * The call is never restarted by the kernel after a signal, whatever SA_RESTART
- * says: the caller decides what is left of its time.
+ * A signal ends the call, whatever SA_RESTART says: the caller decides what is left of
+ * its time. One without a handler (the process is stopped and goes on, or a debugger
+ * looks at it) does so only if there is a limit. A suspend of the system does not, nor
+ * does the cgroup freezer, which is such a signal with cgroups of version 2.
  *
  * Return:
  * * 0 - no tracked watcher is outdated
@@ -172,7 +253,10 @@
  * Argument: the least new generation. The generation becomes the greater one of
  * this and the current generation plus 1 (plus 1 after 0xffffffff is 1); so it
  * changes in any case, and 0 asks for nothing in particular. Every watcher,
- * the caller's own too, becomes outdated.
+ * the caller's own too, becomes outdated. The random number generator is made to
+ * reseed before.
+ *
+ * If a change is due then that one is made first.
  *
  * The caller needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user
  * namespace.
@@ -181,8 +265,25 @@
  * * 0 - the generation has changed
  * * EACCES - the caller has neither capability
  * * EINVAL - the argument is greater than 0xffffffff; nothing has changed
+ * * EINTR - a signal arrived before the change was begun; this call has changed
+ *   nothing
  */
 #define SYSGENID_TRIGGER_GEN_UPDATE	_IO(SYSGENID_IOCTL_MAGIC, 3)
+
+/**
+ * SYSGENID_SETTLE - wait until no change is due
+ *
+ * Argument: the longest time to wait, in milliseconds; 0 is no limit.
+ *
+ * What is due is done now: the call does not wait for the hypervisor's notification
+ * to find its way. It takes no privilege.
+ *
+ * Return:
+ * * 0 - nothing is due, as far as the ID can be seen
+ * * ETIME - a change was still due when the time was over
+ * * EINTR - a signal arrived; see SYSGENID_WAIT_WATCHERS
+ */
+#define SYSGENID_SETTLE			_IO(SYSGENID_IOCTL_MAGIC, 4)
 
 /**
  * VMGENID_GET_OFFSET - where in its page the VM generation ID is

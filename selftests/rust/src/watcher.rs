@@ -199,6 +199,10 @@ pub struct FdInfo {
     pub outdated_watchers: u64,
     /// What caused the last change.
     pub source: String,
+    /// The number of changes since the driver was loaded.
+    pub epoch: u64,
+    /// Whether the random number generator was reseeded with the answered ID in it.
+    pub reseeded: bool,
     /// Whether the hypervisor has asked for another change.
     pub pending: bool,
 }
@@ -226,6 +230,8 @@ impl FdInfo {
             watchers: field("sysgenid-watchers")?.parse().ok()?,
             outdated_watchers: field("sysgenid-outdated-watchers")?.parse().ok()?,
             source: field("sysgenid-source")?.to_owned(),
+            epoch: field("sysgenid-epoch")?.parse().ok()?,
+            reseeded: flag("sysgenid-reseeded")?,
             pending: flag("sysgenid-pending")?,
         })
     }
@@ -264,7 +270,7 @@ mod tests {
     const TEXT: &str = "pos:\t0\nflags:\t02\nsysgenid-generation:\t7\nsysgenid-acked:\t6\n\
         sysgenid-outdated:\t1\nsysgenid-tracked:\t0\nsysgenid-watchers:\t3\n\
         sysgenid-outdated-watchers:\t2\nsysgenid-source:\tvmfork\n\
-        sysgenid-pending:\t1\n";
+        sysgenid-epoch:\t9\nsysgenid-reseeded:\t1\nsysgenid-pending:\t1\n";
 
     #[test]
     fn fdinfo_as_the_contract_has_it() {
@@ -276,6 +282,8 @@ mod tests {
         assert_eq!(info.watchers, 3);
         assert_eq!(info.outdated_watchers, 2);
         assert_eq!(info.source, "vmfork");
+        assert_eq!(info.epoch, 9);
+        assert!(info.reseeded);
         assert!(info.pending);
     }
 

@@ -1,0 +1,851 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Settling: the one place where changes of the generation are made.
+//!
+//! Whoever finds that a change is due only queues the [work item](Settler) of this file. It reads the
+//! hypervisor's ID, and if that is not the answered one, it mixes the ID into the kernel's random
+//! number generator, makes that reseed, changes the generation, and publishes which ID it has answered;
+//! and then looks again. So what is published is always what was mixed in, whatever happens meanwhile.
+//! A change that somebody asks for comes after that.
+//!
+//! The locks of this file are spin locks, so that nobody who holds one is kept from running, and no
+//! other lock is taken with one held.
+
+#![forbid(unsafe_code)]
+
+use crate::{
+    abstractions::{
+        random::{
+            add_device_randomness,
+            Reseeder, //
+        },
+        wait_queue::{
+            new_wait_queue,
+            WaitQueue, //
+        },
+        workqueue::{
+            self,
+            OwnedQueue, //
+        }, //
+    },
+    announce::Announcements,
+    generation::{
+        limit,
+        wait_ended,
+        Change,
+        Generation, //
+    },
+    pages::{
+        Answer,
+        Id, //
+    }, //
+};
+use core::ops::Deref;
+use kernel::{
+    device::Device,
+    new_spinlock,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc,
+        SpinLock, //
+    },
+    time::msecs_to_jiffies,
+    workqueue::{
+        impl_has_delayed_work,
+        impl_has_work,
+        new_delayed_work,
+        new_work,
+        DelayedWork,
+        Work,
+        WorkItem, //
+    }, //
+};
+
+/// How often, in milliseconds, somebody looks at the ID while anybody could want to know.
+const LOOK_INTERVAL: u32 = 4000;
+
+/// What shows from outside of this system that a change is due, before anybody has told the driver.
+pub(crate) trait Sign: Send + Sync {
+    /// Returns what it shows now: something else than before if a change is due.
+    ///
+    /// Called in any context.
+    fn value(&self) -> Id;
+}
+
+/// The random number generator, as far as it is needed here.
+pub(crate) trait Random: Send + Sync {
+    /// Mixes `id` in.
+    fn mix(&self, id: &Id);
+
+    /// Makes it reseed, with all that was mixed in before.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made to, or not yet.
+    fn reseed(&self) -> Result;
+}
+
+/// The kernel's random number generator.
+pub(crate) struct KernelRandom(Option<Reseeder>);
+
+impl KernelRandom {
+    /// Finds out how to make it reseed. If it cannot be made to then this is said in the log.
+    pub(crate) fn new() -> Self {
+        Self(
+            Reseeder::new()
+                .inspect_err(|err| {
+                    pr_warn!("the random number generator cannot be made to reseed: {err:?}\n");
+                })
+                .ok(),
+        )
+    }
+}
+
+impl Random for KernelRandom {
+    fn mix(&self, id: &Id) {
+        add_device_randomness(id);
+    }
+
+    fn reseed(&self) -> Result {
+        self.0.as_ref().ok_or(ENODEV)?.reseed()
+    }
+}
+
+/// What makes the driver change the generation. The names are part of the interface for user space.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Source {
+    /// The kernel's notification of virtual machine forks.
+    VmFork = 1,
+    /// The ACPI device's notification.
+    Vmgenid,
+    /// Somebody has looked, and the ID was another one.
+    Page,
+    /// A program, by ioctl.
+    Ioctl,
+    /// Other kernel code.
+    Kernel,
+}
+
+impl Source {
+    /// Those who tell of what the hypervisor has done.
+    const HYPERVISOR: [Self; 3] = [Self::VmFork, Self::Vmgenid, Self::Page];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::VmFork => "vmfork",
+            Self::Vmgenid => "vmgenid",
+            Self::Page => "page",
+            Self::Ioctl => "ioctl",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// A change that a program has asked for by ioctl.
+struct Asked {
+    ticket: u64,
+    least: u32,
+    /// Whether it is being made.
+    begun: bool,
+}
+
+/// Where programs ask for changes, one at a time.
+struct Desk {
+    asked: Option<Asked>,
+    /// The number of those who have asked.
+    tickets: u64,
+}
+
+impl Desk {
+    /// Asks for a change, and returns a ticket, if it is nobody else's turn.
+    fn ask(&mut self, least: u32) -> Option<u64> {
+        if self.asked.is_some() {
+            return None;
+        }
+
+        self.tickets += 1;
+        self.asked = Some(Asked {
+            ticket: self.tickets,
+            least,
+            begun: false,
+        });
+
+        Some(self.tickets)
+    }
+
+    /// Returns whether what that ticket is for is done.
+    fn is_done(&self, ticket: u64) -> bool {
+        self.asked.as_ref().is_none_or(|asked| asked.ticket != ticket)
+    }
+
+    /// Takes back what that ticket is for. Returns whether this was possible.
+    fn take_back(&mut self, ticket: u64) -> bool {
+        self.asked
+            .take_if(|asked| asked.ticket == ticket && !asked.begun)
+            .is_some()
+    }
+
+    /// Begins what was asked for.
+    fn begin(&mut self) -> Option<u32> {
+        let asked = self.asked.as_mut().filter(|asked| !asked.begun)?;
+
+        asked.begun = true;
+        Some(asked.least)
+    }
+
+    /// What was begun is done.
+    fn done(&mut self) {
+        self.asked = None;
+    }
+}
+
+/// The work items that settle, and what they need.
+#[pin_data]
+pub(crate) struct Settler {
+    generation: Arc<Generation>,
+    sign: Option<KBox<dyn Sign>>,
+    random: KBox<dyn Random>,
+    queue: Arc<OwnedQueue>,
+    /// Who has said first that a change is due that nobody has seen to yet, as a number. 0 is nobody.
+    noticed: Atomic<u32>,
+    /// How many changes other kernel code has asked for that are not made yet.
+    bumps: Atomic<u32>,
+    /// How many could want to know of a change without asking for it.
+    users: Atomic<usize>,
+    #[pin]
+    desk: SpinLock<Desk>,
+    /// Where those wait who want something to be settled.
+    #[pin]
+    settled: WaitQueue,
+    #[pin]
+    announcements: Announcements,
+    #[pin]
+    settle: Work<Settler, SETTLE>,
+    #[pin]
+    look: DelayedWork<Settler, LOOK>,
+    #[pin]
+    announce: Work<Settler, ANNOUNCE>,
+}
+
+const SETTLE: u64 = 0;
+const LOOK: u64 = 1;
+const ANNOUNCE: u64 = 2;
+
+impl_has_work! {
+    impl HasWork<Self, 0> for Settler { self.settle }
+    impl HasWork<Self, 2> for Settler { self.announce }
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self, 1> for Settler { self.look }
+}
+
+impl WorkItem<SETTLE> for Settler {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.see_to_everything();
+
+        if this.announcements.are_due() {
+            // If it is queued already then it is yet to begin.
+            let _ = this.queue.enqueue::<_, ANNOUNCE>(this.clone());
+        }
+    }
+}
+
+impl WorkItem<LOOK> for Settler {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        // What could not be reseeded at first may be possible now.
+        if this.is_due() || !this.generation.answer().reseeded {
+            this.notice(Source::Page);
+        }
+
+        if this.users.load(Relaxed) != 0 {
+            this.look_later();
+        }
+    }
+}
+
+impl WorkItem<ANNOUNCE> for Settler {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.announcements.deliver();
+
+        // What was asked for has had to wait for this.
+        if this.is_asked() {
+            this.enqueue();
+        }
+    }
+}
+
+impl Settler {
+    /// Creates what settles changes of `generation`.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if memory is short.
+    fn new(
+        generation: Arc<Generation>,
+        sign: Option<KBox<dyn Sign>>,
+        random: KBox<dyn Random>,
+    ) -> Result<Arc<Self>> {
+        let queue = Arc::new(OwnedQueue::new(c"sysgenid")?, GFP_KERNEL)?;
+
+        Arc::pin_init(
+            try_pin_init!(Self {
+                generation,
+                sign,
+                random,
+                queue,
+                noticed: Atomic::new(0),
+                bumps: Atomic::new(0),
+                users: Atomic::new(0),
+                desk <- new_spinlock!(
+                    Desk {
+                        asked: None,
+                        tickets: 0,
+                    },
+                    "Settler::desk"
+                ),
+                settled <- new_wait_queue!("Settler::settled"),
+                announcements <- Announcements::new(),
+                settle <- new_work!("Settler::settle"),
+                look <- new_delayed_work!("Settler::look"),
+                announce <- new_work!("Settler::announce"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Returns the generation that is settled.
+    pub(crate) fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// Announces changes by uevents of `device`, those too that were made before.
+    pub(crate) fn announce_on(self: &Arc<Self>, device: &Device) {
+        self.announcements.set_device(device);
+        let _ = self.queue.enqueue::<_, ANNOUNCE>(self.clone());
+    }
+
+    /// Has the work item see to what there is, soon. Can be called in any context.
+    fn enqueue(self: &Arc<Self>) {
+        // If it is queued already then it is yet to begin, and sees all that the caller has done.
+        let _ = self.queue.enqueue::<_, SETTLE>(self.clone());
+    }
+
+    /// Says that a change may be due. Can be called in any context.
+    pub(crate) fn notice(self: &Arc<Self>, source: Source) {
+        // The first one counts.
+        let _ = self.noticed.cmpxchg(0, source as u32, Full);
+        self.enqueue();
+    }
+
+    /// Asks for a change, on behalf of other kernel code, which is made after whatever is due. Can be
+    /// called in any context.
+    pub(crate) fn bump(self: &Arc<Self>) {
+        self.bumps.fetch_add(1, Full);
+        self.enqueue();
+    }
+
+    /// Returns whether a change is due: the ID is another one than the answered one. Nobody knows if the
+    /// ID cannot be seen.
+    pub(crate) fn pending(&self) -> Option<bool> {
+        self.sign
+            .as_ref()
+            .map(|sign| sign.value() != self.generation.answer().id)
+    }
+
+    /// Returns whether a change is known to be due.
+    fn is_due(&self) -> bool {
+        self.pending().unwrap_or(false)
+    }
+
+    /// Looks at the ID, and if a change is due, has it made soon.
+    pub(crate) fn look(self: &Arc<Self>) {
+        if self.is_due() {
+            self.notice(Source::Page);
+        }
+    }
+
+    /// Looks at the ID after some seconds.
+    fn look_later(self: &Arc<Self>) {
+        let delay = workqueue::rounded(msecs_to_jiffies(LOOK_INTERVAL));
+
+        // If it is queued already then somebody looks soon.
+        let _ = self.queue.enqueue_delayed::<_, LOOK>(self.clone(), delay);
+    }
+
+    /// Waits until no change is due, which it hastens.
+    ///
+    /// `timeout` is in milliseconds, and 0 is no limit. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait_ended`], if the time is over or a signal is pending.
+    pub(crate) fn settle(self: &Arc<Self>, timeout: usize) -> Result {
+        self.look();
+        self.settled
+            .wait(limit(timeout), || (!self.is_due()).then_some(()))
+            .map_err(|ended| wait_ended(ended, timeout))
+    }
+
+    /// Changes the generation, to `least` or more, after whatever is due. 0 asks for nothing in
+    /// particular.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ERESTARTNOHAND`] if a signal is pending; then this has changed nothing.
+    pub(crate) fn trigger(self: &Arc<Self>, least: u32) -> Result {
+        let ended = |ended| wait_ended(ended, 0);
+        let ticket = self
+            .settled
+            .wait(None, || self.desk.lock().ask(least))
+            .map_err(ended)?;
+
+        self.enqueue();
+
+        let done = || self.desk.lock().is_done(ticket).then_some(());
+
+        if let Err(err) = self.settled.wait(None, done).map_err(ended) {
+            if self.desk.lock().take_back(ticket) {
+                self.settled.wake_all();
+                return Err(err);
+            }
+
+            // It is being made, and no signal can take it back.
+            let _ = self.settled.wait_certain(done);
+        }
+
+        Ok(())
+    }
+
+    /// Sees to all that is due, and then to what was asked for.
+    fn see_to_everything(&self) {
+        self.settle_sign();
+
+        while !self.announcements.are_behind() {
+            let Some((source, least)) = self.next_asked() else {
+                break;
+            };
+
+            // What has become due meanwhile comes before.
+            self.settle_sign();
+            // Whoever asks for a change may have brought entropy. If this fails then the change is made
+            // all the same: nothing is said of it, since no ID came.
+            let _ = self.random.reseed();
+            self.change(source, least, None);
+
+            if let Source::Ioctl = source {
+                self.desk.lock().done();
+                self.settled.wake_all();
+            }
+        }
+
+        self.settled.wake_all();
+    }
+
+    /// Returns whether a change was asked for that is not made yet.
+    fn is_asked(&self) -> bool {
+        self.bumps.load(Relaxed) != 0 || self.desk.lock().asked.is_some()
+    }
+
+    /// Takes the next change that was asked for.
+    fn next_asked(&self) -> Option<(Source, u32)> {
+        if let Some(least) = self.desk.lock().begin() {
+            return Some((Source::Ioctl, least));
+        }
+
+        // Nobody else takes any.
+        (self.bumps.load(Relaxed) != 0).then(|| {
+            self.bumps.fetch_sub(1, Full);
+            (Source::Kernel, 0)
+        })
+    }
+
+    /// Makes the change that is due, if one is, until none is.
+    fn settle_sign(&self) {
+        let mut noticed = self.take_noticed();
+        let Some(sign) = &self.sign else {
+            // Whoever tells of it knows.
+            if let Some(source) = noticed {
+                let reseeded = self.random.reseed().is_ok();
+                let id = self.generation.answer().id;
+
+                self.change(source, 0, Some(Answer { id, reseeded }));
+            }
+            return;
+        };
+
+        loop {
+            let id = sign.value();
+            let answered = self.generation.answer();
+
+            if id == answered.id && answered.reseeded {
+                return;
+            }
+
+            self.random.mix(&id);
+
+            let reseeded = self.random.reseed().is_ok();
+
+            if id != answered.id || (reseeded && self.generation.pages().epoch() != 0) {
+                let source = noticed.take().unwrap_or(Source::Page);
+
+                self.change(source, 0, Some(Answer { id, reseeded }));
+                self.settled.wake_all();
+            } else if reseeded {
+                // Since the driver was loaded, nobody was told of anything.
+                self.generation.set_answer(Answer { id, reseeded });
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn take_noticed(&self) -> Option<Source> {
+        let noticed = self.noticed.xchg(0, Full);
+
+        Source::HYPERVISOR
+            .into_iter()
+            .find(|source| *source as u32 == noticed)
+    }
+
+    fn change(&self, source: Source, least: u32, answer: Option<Answer>) {
+        let change: Change = self.generation.change(source.name(), least, answer);
+
+        self.announcements.add(change);
+    }
+}
+
+/// Settling, for as long as this exists.
+///
+/// Dropping it waits until all that is queued is done, after which nobody may queue anything.
+pub(crate) struct Settling(Arc<Settler>);
+
+impl Settling {
+    /// Begins to settle changes of `generation`, which nobody can see yet: what `sign` shows now is
+    /// mixed into the random number generator, and is answered.
+    ///
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if memory is short.
+    pub(crate) fn begin(
+        generation: Arc<Generation>,
+        sign: Option<KBox<dyn Sign>>,
+        random: KBox<dyn Random>,
+    ) -> Result<Self> {
+        let settler = Settler::new(generation, sign, random)?;
+
+        if let Some(sign) = &settler.sign {
+            settler.generation.set_answer(Answer {
+                id: sign.value(),
+                reseeded: false,
+            });
+            // In the thread that settles, because it takes capabilities.
+            settler.enqueue();
+            settler.queue.flush();
+
+            if !settler.generation.answer().reseeded {
+                pr_warn!("the random number generator was not made to reseed\n");
+            }
+        }
+
+        Ok(Self(settler))
+    }
+
+    /// Returns what settles.
+    pub(crate) fn settler(&self) -> &Arc<Settler> {
+        &self.0
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        workqueue::cancel_delayed::<_, LOOK>(&self.0);
+        self.0.queue.drain();
+    }
+}
+
+/// Somebody who could want to know of a change without asking for it: as long as there is one, somebody
+/// looks at the ID every few seconds.
+pub(crate) struct User(Arc<Settler>);
+
+impl User {
+    /// Creates a user.
+    pub(crate) fn new(settler: Arc<Settler>) -> Self {
+        if settler.users.fetch_add(1, Full) == 0 && settler.sign.is_some() {
+            settler.look_later();
+        }
+
+        Self(settler)
+    }
+}
+
+impl Clone for User {
+    fn clone(&self) -> Self {
+        Self::new(self.0.clone())
+    }
+}
+
+impl Deref for User {
+    type Target = Arc<Settler>;
+
+    fn deref(&self) -> &Arc<Settler> {
+        &self.0
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.0.users.fetch_sub(1, Full);
+    }
+}
+
+#[cfg(CONFIG_SYSGENID_KUNIT_TEST)]
+#[kunit_tests(sysgenid_settling)]
+mod tests {
+    use super::*;
+    use crate::generation::Watcher;
+
+    /// What is outside of the driver: a sign that moves at some steps, and what was mixed into the
+    /// random number generator. Each look at it, and each thing done with it, is a step.
+    struct World {
+        step: Atomic<u32>,
+        moves: [u32; 2],
+        /// The last ID that was mixed in, and how many were.
+        mixed: Atomic<u32>,
+        mixes: Atomic<u32>,
+        /// The last ID that was in it when it was reseeded.
+        reseeded: Atomic<u32>,
+        /// How often a reseed is going to fail.
+        failures: Atomic<u32>,
+    }
+
+    impl World {
+        fn new(moves: [u32; 2], failures: u32) -> Result<Arc<Self>> {
+            Ok(Arc::new(
+                Self {
+                    step: Atomic::new(0),
+                    moves,
+                    mixed: Atomic::new(0),
+                    mixes: Atomic::new(0),
+                    reseeded: Atomic::new(0),
+                    failures: Atomic::new(failures),
+                },
+                GFP_KERNEL,
+            )?)
+        }
+
+        /// The number in the ID after the next step.
+        fn number(&self) -> u32 {
+            let step = self.step.fetch_add(1, Full) + 1;
+
+            // CAST: There are two.
+            self.moves.iter().filter(|at| **at <= step).count() as u32
+        }
+    }
+
+    fn id(number: u32) -> Id {
+        let mut id = Id::default();
+
+        id[12..].copy_from_slice(&number.to_ne_bytes());
+        id
+    }
+
+    fn number(id: &Id) -> u32 {
+        id[12..].try_into().map_or(u32::MAX, u32::from_ne_bytes)
+    }
+
+    impl Sign for Arc<World> {
+        fn value(&self) -> Id {
+            id(self.number())
+        }
+    }
+
+    impl Random for Arc<World> {
+        fn mix(&self, id: &Id) {
+            self.number();
+            self.mixed.store(number(id), Relaxed);
+            self.mixes.fetch_add(1, Full);
+        }
+
+        fn reseed(&self) -> Result {
+            self.number();
+            if self.failures.load(Relaxed) != 0 {
+                self.failures.fetch_sub(1, Full);
+                return Err(EAGAIN);
+            }
+            self.reseeded.store(self.mixed.load(Relaxed), Relaxed);
+            Ok(())
+        }
+    }
+
+    /// A settler that has answered ID 0.
+    fn settler(world: &Arc<World>) -> Result<Arc<Settler>> {
+        let settler = Settler::new(
+            Generation::new()?,
+            Some(KBox::new(world.clone(), GFP_KERNEL)?),
+            KBox::new(world.clone(), GFP_KERNEL)?,
+        )?;
+
+        settler.generation.set_answer(Answer {
+            id: id(0),
+            reseeded: true,
+        });
+        Ok(settler)
+    }
+
+    #[test]
+    fn what_is_answered_was_mixed_in_whenever_the_sign_moves() -> Result {
+        const STEPS: u32 = 14;
+
+        for first in 0..STEPS {
+            for second in first..STEPS {
+                let world = World::new([first, second], 0)?;
+                let settler = settler(&world)?;
+                let mut looks = 0;
+
+                // Somebody looks, until nothing moves any more.
+                while world.step.load(Relaxed) <= STEPS || settler.is_due() {
+                    settler.settle_sign();
+                    looks += 1;
+                    assert!(looks < 100);
+
+                    let answer = settler.generation.answer();
+
+                    assert!(answer.reseeded);
+                    assert_eq!(number(&answer.id), world.reseeded.load(Relaxed));
+                    // As many changes as IDs were answered.
+                    assert_eq!(
+                        settler.generation.pages().epoch(),
+                        u64::from(world.mixes.load(Relaxed))
+                    );
+                }
+
+                assert_eq!(number(&settler.generation.answer().id), 2);
+                assert!(settler.generation.pages().epoch() <= 2);
+            }
+        }
+
+        Ok(())
+    }
+
+    #[test]
+    fn a_change_is_made_though_nothing_is_reseeded() -> Result {
+        let world = World::new([1, 1], 2)?;
+        let settler = settler(&world)?;
+        let watcher = Watcher::new(settler.generation.clone());
+
+        settler.settle_sign();
+        assert_eq!(watcher.status().epoch, 1);
+        assert!(!watcher.status().answer.reseeded);
+        assert!(!settler.is_due());
+
+        // There is nothing to be told of as long as that does not change.
+        settler.settle_sign();
+        assert_eq!(watcher.status().epoch, 1);
+        settler.settle_sign();
+        assert_eq!(watcher.status().epoch, 2);
+        assert!(watcher.status().answer.reseeded);
+        settler.settle_sign();
+        assert_eq!(watcher.status().epoch, 2);
+
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_asked_for_comes_after_what_is_due() -> Result {
+        // The sign moves after the first look.
+        let world = World::new([2, 2], 0)?;
+        let settler = settler(&world)?;
+        let watcher = Watcher::new(settler.generation.clone());
+
+        settler.bumps.store(1, Relaxed);
+        settler.see_to_everything();
+        assert_eq!(watcher.status().epoch, 2);
+        assert_eq!(watcher.status().source, Some("kernel"));
+        assert_eq!(number(&watcher.status().answer.id), 2);
+        assert!(watcher.status().answer.reseeded);
+
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_who_notices_counts() -> Result {
+        let world = World::new([1, 1], 0)?;
+        let settler = settler(&world)?;
+        let watcher = Watcher::new(settler.generation.clone());
+
+        settler.notice(Source::Vmgenid);
+        settler.notice(Source::VmFork);
+        settler.queue.flush();
+        assert_eq!(watcher.status().source, Some("vmgenid"));
+        assert_eq!(watcher.status().epoch, 1);
+        settler.queue.drain();
+
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_sign_whoever_notices_knows() -> Result {
+        let world = World::new([u32::MAX, u32::MAX], 0)?;
+        let settler = Settler::new(
+            Generation::new()?,
+            None,
+            KBox::new(world.clone(), GFP_KERNEL)?,
+        )?;
+        let watcher = Watcher::new(settler.generation.clone());
+
+        assert_eq!(settler.pending(), None);
+        assert!(!watcher.status().answer.reseeded);
+        settler.settle_sign();
+        assert_eq!(watcher.status().epoch, 0);
+        settler.notice(Source::VmFork);
+        settler.queue.flush();
+        assert_eq!(watcher.status().epoch, 1);
+        assert_eq!(watcher.status().source, Some("vmfork"));
+        assert!(watcher.status().answer.reseeded);
+        settler.queue.drain();
+
+        Ok(())
+    }
+
+    #[test]
+    fn one_at_a_time_is_served() {
+        let mut desk = Desk {
+            asked: None,
+            tickets: 0,
+        };
+
+        assert_eq!(desk.begin(), None);
+        assert_eq!(desk.ask(7), Some(1));
+        assert_eq!(desk.ask(8), None);
+        assert!(!desk.is_done(1));
+        assert!(desk.take_back(1));
+        assert!(desk.is_done(1));
+
+        assert_eq!(desk.ask(9), Some(2));
+        assert_eq!(desk.begin(), Some(9));
+        assert_eq!(desk.begin(), None);
+        assert!(!desk.take_back(2));
+        assert!(!desk.is_done(2));
+        desk.done();
+        assert!(desk.is_done(2));
+    }
+}
