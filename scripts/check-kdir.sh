@@ -57,17 +57,6 @@ if [ "$(config RUST)" != y ]; then
 		"Only a kernel that was itself built with CONFIG_RUST=y can load a Rust module."
 fi
 
-for file in core bindings pin_init kernel; do
-	if [ ! -f "$kdir/rust/lib$file.rmeta" ]; then
-		refuse "$kdir is not prepared for Rust modules (it has no rust/lib$file.rmeta)" \
-			"CONFIG_RUST is on, but the metadata of the kernel's crates is missing, as it is in" \
-			"the headers packages of most distributions. Unpack the source of this very kernel," \
-			"give it the same .config, and run in it: make prepare modules_prepare" \
-			"(with KERNELRELEASE= what uname -r says). Then copy Module.symvers from the headers" \
-			"package into it, and say KDIR= that directory."
-	fi
-done
-
 wanted=$(config RUSTC_VERSION_TEXT)
 
 if ! found=$("$rustc" --version 2>/dev/null); then
@@ -85,4 +74,41 @@ if [ "$found" != "$wanted" ]; then
 		"$rustc: $found" \
 		"Metadata of one version cannot be read by another. Say RUSTC=PATH of the right one, or" \
 		"prepare the tree again with this one: make olddefconfig prepare modules_prepare"
+fi
+
+# Only the compiler knows all that it needs of the tree: it is not the same in each kernel series.
+work=$(mktemp -d) || exit
+trap 'rm -rf "$work"' EXIT
+echo 'obj-m := probe.o' >"$work/Kbuild"
+cat >"$work/probe.rs" <<'END'
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nothing, as a module.
+
+use kernel::prelude::*;
+
+module! {
+    type: Probe,
+    name: "probe",
+    description: "Nothing",
+    license: "GPL",
+}
+
+struct Probe;
+
+impl kernel::Module for Probe {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self)
+    }
+}
+END
+
+if ! make -C "$kdir" M="$work" MO="$work" RUSTC="$rustc" modules >"$work/log" 2>&1; then
+	wrong='^(error|ERROR|WARNING)|not found$|No such file|No rule to make'
+	refuse "not even an empty module can be built against $kdir" \
+		"$(grep -E "$wrong" "$work/log" | head -n 3 | sed '2,$s/^/  /')" \
+		"What is missing there is made from the source of this very kernel, and the headers packages" \
+		"of most distributions do not have it. Unpack that source, give it the same .config, and run" \
+		"in it: make prepare modules_prepare (with KERNELRELEASE= what uname -r says). Then copy" \
+		"Module.symvers from the headers package into it, and say KDIR= that directory."
 fi

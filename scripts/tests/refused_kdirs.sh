@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Each tree that cannot build Rust modules is refused before the compiler runs, with what is
-# wrong and what to do. Prints TAP.
+# Each tree that cannot build Rust modules is refused before the module is compiled, with what
+# is wrong and what to do. Prints TAP.
 #
 # usage: KDIR=/path/to/a/good/tree refused_kdirs.sh
 set -u
@@ -23,6 +23,17 @@ tree() {
 	[ $# -lt 2 ] || echo "$2" >"$trees/$1/include/config/auto.conf"
 }
 
+# lacking NAME PATTERN...: makes a copy of the good tree, of links, in which these files are missing.
+lacking() {
+	copy=$trees/$1
+	shift
+	mkdir -p "$trees" && cp -as "$KDIR" "$copy" && rm "$copy/Makefile" &&
+		sed "s,$KDIR,$copy," "$KDIR/Makefile" >"$copy/Makefile" || exit
+	for pattern; do
+		find "$copy" -path "$copy/$pattern" -delete || exit
+	done
+}
+
 front_door() { # front_door VERB TREE
 	make -C "$checkout" "$1" KDIR="$2" MO="$work/module" >"$work/out" 2>"$work/err"
 }
@@ -38,8 +49,8 @@ is_refused() {
 		has "$work/err" "$words" ||
 			{ echo "# \"$words\" is not in:"; diagnose "$work/err"; return 1; }
 	done
-	if has "$work/out" "the compiler ran"; then
-		echo "# the kernel's build was started"
+	if has "$work/out" "the compiler ran" || has "$work/out" "sysgenid.o"; then
+		echo "# the module's build was started"
 		return 1
 	fi
 }
@@ -55,18 +66,23 @@ other='CONFIG_RUST=y
 CONFIG_RUSTC_VERSION_TEXT="rustc 1.0.0 (ancient)"'
 tree raw
 tree c "CONFIG_SMP=y"
-tree headers "$other"
 tree old "$other"
+lacking headers 'rust/*.rmeta' 'rust/*.so' scripts/target.json
+# Of a kernel's crates these are the best known. No tree can do with them only.
+lacking four 'rust/*.rmeta'
 for crate in core bindings pin_init kernel; do
-	: >"$trees/old/rust/lib$crate.rmeta"
+	ln -s "$KDIR/rust/lib$crate.rmeta" "$trees/four/rust" || exit
 done
+lacking symbols Module.symvers
 
 echo "TAP version 13"
 refused "no directory" "$trees/absent" "there is no directory"
 refused "not a kernel tree" "$trees" "not a kernel build tree"
 refused "not prepared" "$trees/raw" "not prepared" "modules_prepare"
 refused "no CONFIG_RUST" "$trees/c" "CONFIG_RUST"
-refused "no metadata" "$trees/headers" "rmeta"
+refused "nothing for Rust, as in packages" "$trees/headers" "target.json" "modules_prepare"
+refused "four crates only" "$trees/four" "can't find crate for" "modules_prepare"
+refused "no table of symbols" "$trees/symbols" "Module.symvers is missing" "undefined"
 refused "another compiler" "$trees/old" "rustc 1.0.0 (ancient)" "$compiler"
 front_door check-kdir "$KDIR" || { diagnose "$work/err"; false; }
 result $? "a good tree is not refused"
