@@ -210,21 +210,17 @@ impl ForeignPage {
     /// [`ENOMEM`] if memory is short, [`EINVAL`] if somebody has mapped the page in another way than
     /// cached.
     pub(crate) fn map(&self, area: ReadOnlyPage<'_>) -> Result {
+        let vma = area.vma();
+
         // SAFETY: The area is being set up by the current thread, so this is no data race.
-        let protection = shared_with_hypervisor(unsafe { (*area.as_ptr()).vm_page_prot });
+        let protection = shared_with_hypervisor(unsafe { (*vma.as_ptr()).vm_page_prot });
 
         // SAFETY: The area is being set up by the current thread, is as large as one page, and has
         // nothing mapped into it. It cannot be written, so it is no mapping that is copied on write.
         // By the type invariants there is nothing of the kernel, nor of any program, in the page
         // that it gets.
         to_result(unsafe {
-            bindings::remap_pfn_range(
-                area.as_ptr(),
-                area.start(),
-                self.frame,
-                PAGE_SIZE,
-                protection,
-            )
+            bindings::remap_pfn_range(vma.as_ptr(), vma.start(), self.frame, PAGE_SIZE, protection)
         })
     }
 }

@@ -116,14 +116,16 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
         )?;
         let file = Mapping::into_file(mapping, file, name)?;
 
+        let vma = area.vma();
+
         // The fault handler inserts the page.
-        area.set_mixedmap();
+        vma.set_mixedmap();
 
         // SAFETY: Both pointers are valid, and a vma that is being set up by the mmap call of a file
         // is no anonymous one. This gives up the reference that the vma has to the file of the mmap
         // call, on which the caller of this function has another one, and takes a reference to the
         // new file. `mmap_region()` goes on with the new file.
-        unsafe { bindings::vma_set_file(area.as_ptr(), file) };
+        unsafe { bindings::vma_set_file(vma.as_ptr(), file) };
 
         // SAFETY: We own the reference that `into_file()` has returned, and the vma has its own by
         // now.
@@ -131,7 +133,7 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
 
         // SAFETY: The area is being set up by the current thread, so this is no data race. The fault
         // handler requires that the file is one that `into_file()` has made, as is the case now.
-        unsafe { (*area.as_ptr()).vm_ops = &Mapping::<T, H>::VM_OPERATIONS };
+        unsafe { (*vma.as_ptr()).vm_ops = &Mapping::<T, H>::VM_OPERATIONS };
 
         Ok(())
     }

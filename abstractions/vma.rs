@@ -4,7 +4,6 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use core::ops::Deref;
 use kernel::{
     bindings,
     mm::virt::{
@@ -82,10 +81,9 @@ impl<'a> EmptyArea<'a> {
 /// larger. Nothing has been mapped into it, and there is one such value for it.
 pub(crate) struct ReadOnlyPage<'a>(&'a VmaNew);
 
-impl Deref for ReadOnlyPage<'_> {
-    type Target = VmaNew;
-
-    fn deref(&self) -> &VmaNew {
+impl ReadOnlyPage<'_> {
+    /// Returns the area, for those who map something into it. Others could do so, too, if they had it.
+    pub(super) fn vma(&self) -> &VmaNew {
         self.0
     }
 }
