@@ -259,11 +259,11 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
     }
     checks
         .retain(|check| plan.only.is_empty() || plan.only.iter().any(|text| check.is_called(text)));
-    // Without these there is nothing to check, and their steps are worth watching. One of an older
-    // series is for a few checks only, which can wait for it while others run.
+    // Without these there is nothing to check, and their steps are worth watching. The other packaged
+    // ones are for a few checks only, which can wait for them while others run.
     let kernels = Kernels::of(&checks);
     for &choice in kernels.0.keys() {
-        if !matches!(choice, Choice::Series(_)) {
+        if !matches!(choice, Choice::Series(_) | Choice::Rt) {
             kernels.get(choice)?;
         }
     }

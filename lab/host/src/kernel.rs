@@ -16,6 +16,7 @@ use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::bail;
 
+use self::archive::Flavour;
 use self::archive::Offer;
 use crate::cache;
 
@@ -29,6 +30,8 @@ pub use self::stock::depmod;
 pub enum Choice {
     /// The newest packaged series that is built with Rust.
     Stock,
+    /// The same one, as it is packaged for real time.
+    Rt,
     /// That packaged series.
     Series(Series),
     /// One that the lab builds, of the newest series, with the driver in its tree.
@@ -42,11 +45,14 @@ impl FromStr for Choice {
         if text == "stock" {
             return Ok(Self::Stock);
         }
+        if text == "rt" {
+            return Ok(Self::Rt);
+        }
         if let Some(variant) = Variant::named(text) {
             return Ok(Self::Debug(variant));
         }
         text.parse().map(Self::Series).map_err(|error| {
-            anyhow!("{error}; “stock” is the newest one with Rust, and the lab builds debug, debug-builtin and kcsan")
+            anyhow!("{error}; “stock” is the newest one with Rust, “rt” is that one with PREEMPT_RT, and the lab builds debug, debug-builtin and kcsan")
         })
     }
 }
@@ -55,6 +61,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stock => f.write_str("stock"),
+            Self::Rt => f.write_str("rt"),
             Self::Series(series) => series.fmt(f),
             Self::Debug(variant) => variant.fmt(f),
         }
@@ -151,9 +158,19 @@ impl Kernel {
 pub fn get(choice: Choice) -> Result<Kernel> {
     match choice {
         Choice::Stock => stock::get(&newest(false)?, choice),
+        Choice::Rt => {
+            let version = newest(false)?.version;
+            let offers = archive::offers(false)?;
+            let mut offers = offers.iter().filter(|offer| offer.flavour == Flavour::Rt);
+            let offer = offers
+                .find(|offer| offer.version == version)
+                .with_context(|| format!("the archive has no kernel {version} with PREEMPT_RT"))?;
+            packaged(offer, choice)
+        }
         Choice::Debug(variant) => build(variant).map(|build| build.kernel),
         Choice::Series(series) => {
-            let offers = archive::offers(false)?;
+            let mut offers = archive::offers(false)?;
+            offers.retain(|offer| offer.flavour == Flavour::Cloud);
             let offer = offers
                 .iter()
                 .find(|offer| offer.series == series)
@@ -164,14 +181,20 @@ pub fn get(choice: Choice) -> Result<Kernel> {
                         known.join(", ")
                     )
                 })?;
-            if !archive::has_rust(offer)? {
-                bail!(
-                    "kernel {series} is built without CONFIG_RUST: modules in Rust cannot be loaded into it"
-                );
-            }
-            stock::get(offer, choice)
+            packaged(offer, choice)
         }
     }
+}
+
+/// Returns the packaged kernel of that offer, if our module can be loaded into it.
+fn packaged(offer: &Offer, choice: Choice) -> Result<Kernel> {
+    if !archive::has_rust(offer)? {
+        bail!(
+            "kernel {} is built without CONFIG_RUST: modules in Rust cannot be loaded into it",
+            offer.release
+        );
+    }
+    stock::get(offer, choice)
 }
 
 /// Returns a kernel that the lab builds, and how that went.
@@ -197,7 +220,7 @@ pub fn update() -> Result<String> {
 /// The newest kernel that is built with Rust.
 fn newest(look_again: bool) -> Result<Offer> {
     for offer in archive::offers(look_again)?.into_iter().rev() {
-        if archive::has_rust(&offer)? {
+        if offer.flavour == Flavour::Cloud && archive::has_rust(&offer)? {
             return Ok(offer);
         }
     }

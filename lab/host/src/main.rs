@@ -93,7 +93,7 @@ enum Verb {
     },
     /// Build the module for a kernel, and print where it is
     Module {
-        /// Which kernel: “stock”, a series such as 7.2, “debug” or “kcsan”
+        /// Which kernel: “stock”, “rt”, a series such as 7.2, “debug” or “kcsan”
         #[arg(long, default_value = "stock", value_name = "KERNEL")]
         kernel: Choice,
     },

@@ -53,9 +53,10 @@ const CMDLINE_SYSTEMD: &str = "systemd.unit=multi-user.target systemd.mask=getty
     reason = "they are switches of the command line"
 )]
 pub struct GuestOptions {
-    /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), a series
-    /// such as 7.2, or one that the lab builds: “debug” (KASAN, lockdep, kmemleak, …, the driver a
-    /// module), “debug-builtin” (the same, the driver built in), or “kcsan” (data races)
+    /// Which kernel to boot: “stock” (the newest packaged one that is built with Rust), “rt” (the
+    /// same one as it is packaged for real time), a series such as 7.2, or one that the lab builds:
+    /// “debug” (KASAN, lockdep, kmemleak, …, the driver a module), “debug-builtin” (the same, the
+    /// driver built in), or “kcsan” (data races)
     #[arg(long, default_value = "stock", value_name = "KERNEL")]
     pub kernel: Choice,
     /// Put a file or a directory into the guest's /, or at GUEST (an absolute path)

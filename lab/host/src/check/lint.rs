@@ -280,7 +280,7 @@ pub fn series(kernel: &Kernel) -> Result<Vec<Test>> {
         .flat_map(|run| &run.kernels)
         .filter_map(|kernel| match kernel.0 {
             Choice::Series(series) => Some(series.to_string()),
-            Choice::Stock | Choice::Debug(_) => None,
+            Choice::Stock | Choice::Rt | Choice::Debug(_) => None,
         })
         .collect();
     let claimed = claimed(&readme);

@@ -23,10 +23,6 @@ use crate::step;
 use crate::step::execute;
 use crate::step::output_of;
 
-/// The flavour of the packaged kernel, and of its configuration.
-const FLAVOUR: &str = "cloud-amd64";
-const CONFIG: &str = "config.amd64_none_cloud-amd64.xz";
-
 /// What a kernel's source and its objects may need, in bytes.
 const NEEDED: u64 = 5 << 30;
 
@@ -52,11 +48,34 @@ impl fmt::Display for Series {
     }
 }
 
-/// One series as the archive offers it.
+/// For what Debian has configured a kernel.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum Flavour {
+    /// For virtual machines.
+    Cloud,
+    /// For real time: with `PREEMPT_RT`, in which most locks are mutexes, and most interrupts threads.
+    Rt,
+}
+
+impl Flavour {
+    const ALL: [Self; 2] = [Self::Cloud, Self::Rt];
+
+    /// What packages and releases of it end with.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud-amd64",
+            Self::Rt => "rt-amd64",
+        }
+    }
+}
+
+/// One series as the archive offers it, in one flavour.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Offer {
     /// The series.
     pub series: Series,
+    /// The flavour.
+    pub flavour: Flavour,
     /// The packages' version.
     pub version: String,
     /// The kernel's release.
@@ -71,9 +90,9 @@ fn apt() -> Result<Apt> {
     Apt::new("apt", wanted, Path::new("/var/lib/dpkg/status"))
 }
 
-/// The series that the archive offers with sources, oldest first.
+/// What the archive offers with sources, the oldest series first.
 pub fn offers(look_again: bool) -> Result<Vec<Offer>> {
-    let path = cache::directory("apt")?.join("offers.json");
+    let path = cache::directory("apt")?.join("flavoured-offers.json");
     if !look_again && path.exists() {
         if let Ok(offers) = serde_json::from_slice(&fs::read(&path)?) {
             return Ok(offers);
@@ -86,7 +105,7 @@ pub fn offers(look_again: bool) -> Result<Vec<Offer>> {
     let available = output_of(apt.command("apt-cache").arg("dumpavail"))?;
     let offers = parse_offers(&available);
     if offers.is_empty() {
-        bail!("the archive has no kernel of the flavour {FLAVOUR} with its sources");
+        bail!("the archive has no kernel with its sources");
     }
     let mut file = tempfile::NamedTempFile::new_in(cache::directory("apt")?)?;
     serde_json::to_writer_pretty(&mut file, &offers)?;
@@ -119,38 +138,41 @@ fn parse_offers(index: &str) -> Vec<Offer> {
         else {
             continue;
         };
-        let Some((image, depends)) = known.iter().find_map(|((package, of), depends)| {
-            (of == version && package.starts_with("linux-image-") && package.ends_with(FLAVOUR))
-                .then_some((*package, *depends))
-                .filter(|(package, _)| package.starts_with(&format!("linux-image-{series}.")))
-        }) else {
-            continue;
-        };
-        let release = image.trim_start_matches("linux-image-").to_owned();
-        let mut packages = vec![
-            (*source).to_owned(),
-            format!("linux-config-{series}"),
-            format!("linux-headers-{release}"),
-            image.to_owned(),
-        ];
-        // A newer packaging splits the image into packages that carry the same release.
-        packages.extend(
-            depends
-                .split([',', '|'])
-                .filter_map(|dependency| dependency.split_whitespace().next())
-                .filter(|package| package.ends_with(&release))
-                .map(str::to_owned),
-        );
-        if packages
-            .iter()
-            .all(|package| known.contains_key(&(package.as_str(), version)))
-        {
-            offers.push(Offer {
-                series,
-                version: (*version).to_owned(),
-                release,
-                packages,
-            });
+        for flavour in Flavour::ALL {
+            let Some((image, depends)) = known.iter().find_map(|((package, of), depends)| {
+                (of == version && package.ends_with(flavour.name()))
+                    .then_some((*package, *depends))
+                    .filter(|(package, _)| package.starts_with(&format!("linux-image-{series}.")))
+            }) else {
+                continue;
+            };
+            let release = image.trim_start_matches("linux-image-").to_owned();
+            let mut packages = vec![
+                (*source).to_owned(),
+                format!("linux-config-{series}"),
+                format!("linux-headers-{release}"),
+                image.to_owned(),
+            ];
+            // A newer packaging splits the image into packages that carry the same release.
+            packages.extend(
+                depends
+                    .split([',', '|'])
+                    .filter_map(|dependency| dependency.split_whitespace().next())
+                    .filter(|package| package.ends_with(&release))
+                    .map(str::to_owned),
+            );
+            if packages
+                .iter()
+                .all(|package| known.contains_key(&(package.as_str(), version)))
+            {
+                offers.push(Offer {
+                    series,
+                    flavour,
+                    version: (*version).to_owned(),
+                    release,
+                    packages,
+                });
+            }
         }
     }
     offers.sort_by_key(|offer| offer.series);
@@ -182,9 +204,10 @@ pub fn has_rust(offer: &Offer) -> Result<bool> {
 
 /// The packaged kernel's configuration, out of the unpacked configuration package.
 pub fn packaged_config(unpacked: &Path, offer: &Offer) -> Result<String> {
-    let path = unpacked.join(format!("usr/src/linux-config-{}/{CONFIG}", offer.series));
+    let config = format!("config.amd64_none_{}.xz", offer.flavour.name());
+    let path = unpacked.join(format!("usr/src/linux-config-{}/{config}", offer.series));
     output_of(Command::new("xz").arg("-dc").arg(&path))
-        .with_context(|| format!("no configuration {CONFIG}"))
+        .with_context(|| format!("no configuration {config}"))
 }
 
 /// The pristine source of the offered kernel. Nothing is ever built in it.
@@ -244,6 +267,12 @@ Depends: dracut | initramfs-tools (>= 0.120), linux-binary-7.3.4+deb13-cloud-amd
 Package: linux-image-7.3.4+deb13-cloud-amd64-dbg
 Version: 7.3.4-1~bpo13+1
 
+Package: linux-headers-7.3.4+deb13-rt-amd64
+Version: 7.3.4-1~bpo13+1
+
+Package: linux-image-7.3.4+deb13-rt-amd64
+Version: 7.3.4-1~bpo13+1
+
 Package: linux-source-7.2
 Version: 7.2.12-1~bpo13+1
 
@@ -256,7 +285,7 @@ Version: 7.2.11-1~bpo13+1
         let offers = parse_offers(INDEX);
         assert_eq!(
             offers.len(),
-            1,
+            2,
             "7.2 has sources and no image of their version"
         );
         assert_eq!(offers[0].series, Series(7, 3));
@@ -266,6 +295,8 @@ Version: 7.2.11-1~bpo13+1
                 .packages
                 .contains(&"linux-binary-7.3.4+deb13-cloud-amd64".to_owned())
         );
+        assert_eq!(offers[1].flavour, Flavour::Rt);
+        assert_eq!(offers[1].release, "7.3.4+deb13-rt-amd64");
     }
 
     #[test]

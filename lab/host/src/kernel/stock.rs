@@ -23,6 +23,7 @@ use super::Kernel;
 use super::Module;
 use super::Vmgenid;
 use super::archive;
+use super::archive::Flavour;
 use super::archive::Offer;
 use crate::cache;
 use crate::step;
@@ -41,7 +42,7 @@ const MAY_DIFFER: [&str; 5] = [
 /// The packaged kernel of that offer, which `choice` has chosen.
 pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
     let source = archive::source(offer)?;
-    let directory = cache::made(&format!("stock/{}", offer.version), |directory| {
+    let directory = cache::made(&place(offer), |directory| {
         step::step(
             &format!("preparing kernel {} (about a minute)", offer.release),
             || prepare(offer, &source, directory),
@@ -59,10 +60,19 @@ pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
     })
 }
 
+/// Where it is in the cache.
+fn place(offer: &Offer) -> String {
+    let version = &offer.version;
+    match offer.flavour {
+        Flavour::Cloud => format!("stock/{version}"),
+        Flavour::Rt => format!("stock/{version}-rt"),
+    }
+}
+
 /// A root directory with all modules of the packaged kernel, for `modprobe --dirname`.
 pub fn modules(offer: &Offer) -> Result<PathBuf> {
     let release = &offer.release;
-    cache::made(&format!("stock/{}-modules", offer.version), |directory| {
+    cache::made(&format!("{}-modules", place(offer)), |directory| {
         step::step(&format!("fetching the modules of kernel {release}"), || {
             // Before the image was split into several packages, it had them.
             let split = format!("linux-modules-{release}");
