@@ -86,7 +86,7 @@ pub enum Vmgenid {
     BuiltIn,
     /// It is a module, and lies there. Nobody loads it unasked.
     Module(PathBuf),
-    /// There is none. Then nobody can make the kernel reseed its random number generator at once.
+    /// There is none.
     Absent,
 }
 
