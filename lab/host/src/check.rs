@@ -131,6 +131,9 @@ impl Lane {
                 Check::written(stock, "lints", LINT, lint::lints),
                 Check::written(stock, "licences", LINT, |_| lint::licences()),
                 Check::written(stock, "documentation", LINT, |_| lint::documentation()),
+                Check::written(stock, "documentation for a kernel tree", LINT, |kernel| {
+                    Ok(lint::kernel_documentation(kernel))
+                }),
                 Check::written(stock, "a test for each row of the contract", LINT, |_| {
                     lint::contract()
                 }),

@@ -122,19 +122,49 @@ pub fn lints(kernel: &Kernel) -> Result<Vec<Test>> {
         execute(&mut checkpatch, "checkpatch"),
     ));
 
-    let mut kernel_doc = Command::new("python3");
+    Ok(tests)
+}
+
+/// What is for the documentation of a kernel tree, by that tree's own tools.
+pub fn kernel_documentation(kernel: &Kernel) -> Vec<Test> {
+    // They warn, and are content.
+    let silent = |command: &mut Command, name: &str| {
+        let log = execute_logged(command, name)?;
+        ensure!(log.is_empty(), "{log}");
+        Ok(())
+    };
+    let tool = |name: &str| {
+        let mut python = Command::new("python3");
+        python.arg(kernel.source.join("tools/docs").join(name));
+        python
+    };
+    let mut kernel_doc = tool("kernel-doc");
     kernel_doc
-        .arg(kernel.source.join("tools/docs/kernel-doc"))
         .args(["-none", "-Wall"])
         .arg(source("uapi/linux/sysgenid.h"))
         .arg(source("include/linux/sysgenid.h"));
-    // It warns, and is content.
-    let result = execute_logged(&mut kernel_doc, "kernel-doc").and_then(|log| {
-        ensure!(log.is_empty(), "{log}");
-        Ok(())
-    });
-    tests.push(Test::from_result("kernel-doc of the headers", result));
-    Ok(tests)
+    let mut abi = tool("get_abi.py");
+    abi.arg("--dir")
+        .arg(source("Documentation/ABI"))
+        .arg("validate");
+    let mut patch = Command::new("busybox");
+    patch
+        .args(["patch", "--dry-run", "-p", "1", "-i"])
+        .arg(source(
+            "Documentation/userspace-api/ioctl/ioctl-number.patch",
+        ))
+        .current_dir(&kernel.source);
+    vec![
+        Test::from_result(
+            "kernel-doc of the headers",
+            silent(&mut kernel_doc, "kernel-doc"),
+        ),
+        Test::from_result("Documentation/ABI", silent(&mut abi, "get_abi")),
+        Test::from_result(
+            "the numbers of the ioctls can be reserved",
+            execute(&mut patch, "ioctl-number"),
+        ),
+    ]
 }
 
 fn without_warnings(command: &mut Command) -> Result<()> {
