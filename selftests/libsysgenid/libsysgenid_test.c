@@ -86,7 +86,7 @@ TEST_F(library, open_looks_at_the_usual_nodes)
 	EXPECT_EQ(0, sysgenid_id_page(self->handle));
 
 	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE,
-				      SYSGENID_LIMIT_MS));
+				      SYSGENID_LIMIT_MS, 0));
 	EXPECT_FALSE(sysgenid_changed(handle, &seen));
 	sysgenid_close(handle);
 }
@@ -110,7 +110,7 @@ TEST_F(library, open_without_the_id)
 	struct sysgenid_seen seen;
 	uint8_t zeroes[sizeof(seen.id)] = { 0 };
 
-	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, NULL, 0));
+	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, NULL, 0, 0));
 	EXPECT_EQ(-ENODEV, sysgenid_id_page(handle));
 	memset(&seen, 0xa5, sizeof(seen));
 	sysgenid_look(handle, &seen);
@@ -118,7 +118,7 @@ TEST_F(library, open_without_the_id)
 	EXPECT_EQ(0, memcmp(zeroes, seen.id, sizeof(zeroes)));
 	sysgenid_close(handle);
 
-	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, "/no/such/node", 0));
+	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, "/no/such/node", 0, 0));
 	EXPECT_EQ(-ENODEV, sysgenid_id_page(handle));
 	sysgenid_close(handle);
 }
@@ -140,7 +140,7 @@ TEST_F(library, open_tells_missing_from_something_else)
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		handle = self->handle;
-		EXPECT_EQ(cases[i].ret, sysgenid_open_at(&handle, cases[i].node, NULL, 0)) {
+		EXPECT_EQ(cases[i].ret, sysgenid_open_at(&handle, cases[i].node, NULL, 0, 0)) {
 			TH_LOG("case %u: %s", i, sysgenid_last_error());
 		}
 		EXPECT_EQ(NULL, handle);
@@ -237,7 +237,7 @@ TEST_F(library, handle_holds_no_descriptor)
 
 	close(before);
 	ASSERT_EQ(0, sysgenid_open(&usual));
-	ASSERT_EQ(0, sysgenid_open_at(&at, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, 0));
+	ASSERT_EQ(0, sysgenid_open_at(&at, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, 0, 0));
 	after = dup(0);
 	close(after);
 	EXPECT_EQ(before, after);
@@ -270,28 +270,58 @@ TEST_F(library, look_and_changed)
 	sysgenid_look(self->handle, NULL);
 }
 
+TEST_F(library, open_knows_its_flags)
+{
+	struct sysgenid_fresh fresh;
+	struct sysgenid *handle;
+	unsigned int flag;
+
+	for (flag = 1; flag; flag <<= 1) {
+		int ret = sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, 0,
+					   flag);
+
+		EXPECT_EQ(flag == SYSGENID_HASTEN ? 0 : -EINVAL, ret);
+		if (ret)
+			continue;
+		sysgenid_settle(handle, &fresh);
+		EXPECT_EQ((uint32_t)SYSGENID_FRESH_RESEEDED, fresh.freshness);
+		sysgenid_close(handle);
+	}
+}
+
 TEST_F(library, settle)
 {
 	struct sysgenid_fresh fresh = { 0 };
 	struct sysgenid_seen seen;
 
-	/* For the first time, by either way to say so. */
+	/* For the first time. */
 	sysgenid_look(self->handle, &seen);
-	sysgenid_settle(self->handle, &nothing, &fresh);
-	EXPECT_TRUE(fresh.confirmed);
-	EXPECT_EQ(0, memcmp(&seen, &fresh.seen, sizeof(seen)));
-	memset(&fresh, 0, sizeof(fresh));
-	sysgenid_settle(self->handle, NULL, &fresh);
-	EXPECT_TRUE(fresh.confirmed);
+	sysgenid_settle(self->handle, &fresh);
+	EXPECT_EQ((uint32_t)SYSGENID_FRESH_RESEEDED, fresh.freshness);
 	EXPECT_EQ(0, memcmp(&seen, &fresh.seen, sizeof(seen)));
 
-	/* After an overseer's change, and into what is known. */
+	/* After an overseer's change. */
 	trigger(_metadata, self->overseer);
-	sysgenid_settle(self->handle, &fresh.seen, &fresh);
-	EXPECT_TRUE(fresh.confirmed);
+	sysgenid_settle(self->handle, &fresh);
+	EXPECT_EQ((uint32_t)SYSGENID_FRESH_RESEEDED, fresh.freshness);
 	EXPECT_EQ(seen.generation + 1, fresh.seen.generation);
+	if (sizeof(void *) == 8)
+		EXPECT_EQ(seen.epoch + 1, fresh.seen.epoch);
 	EXPECT_FALSE(sysgenid_changed(self->handle, &fresh.seen));
-	sysgenid_settle(self->handle, &fresh.seen, NULL);
+	sysgenid_settle(self->handle, NULL);
+}
+
+/* As far as the generation goes, which says whether the kernel was reseeded. */
+TEST_F(library, settle_without_the_id)
+{
+	struct sysgenid_fresh fresh;
+	struct sysgenid *handle;
+
+	ASSERT_EQ(0, sysgenid_open_at(&handle, SYSGENID_GENERATION_NODE, NULL, 0, 0));
+	sysgenid_settle(handle, &fresh);
+	EXPECT_EQ((uint32_t)SYSGENID_FRESH_RESEEDED, fresh.freshness);
+	EXPECT_EQ((uint32_t)SYSGENID_SEEN_GENERATION, fresh.seen.flags);
+	sysgenid_close(handle);
 }
 
 TEST_F(library, fill)
@@ -299,7 +329,7 @@ TEST_F(library, fill)
 	uint8_t zeroes[64] = { 0 }, first[64], second[64];
 	struct sysgenid_fresh fresh;
 
-	sysgenid_settle(self->handle, &nothing, &fresh);
+	sysgenid_settle(self->handle, &fresh);
 	memset(first, 0, sizeof(first));
 	memset(second, 0, sizeof(second));
 	ASSERT_EQ(0, sysgenid_fill(&fresh, first, sizeof(first) - 1));
@@ -309,10 +339,13 @@ TEST_F(library, fill)
 	/* No more than that is written. */
 	EXPECT_EQ(0, first[63]);
 
-	/* Where the kernel was not told, more is mixed in. */
-	fresh.confirmed = false;
+	/* Where the kernel does not vouch for its bytes, more is mixed in. */
+	fresh.freshness = SYSGENID_FRESH_TIMED_OUT;
 	ASSERT_EQ(0, sysgenid_fill(&fresh, first, sizeof(first)));
 	EXPECT_NE(0, memcmp(first, second, sizeof(first)));
+	fresh.freshness = SYSGENID_FRESH_NO_DEVICE + 1;
+	EXPECT_EQ(-EINVAL, sysgenid_fill(&fresh, first, sizeof(first)));
+	fresh.freshness = SYSGENID_FRESH_RESEEDED;
 
 	EXPECT_EQ(0, sysgenid_fill(&fresh, first, 0));
 	EXPECT_EQ(-EINVAL, sysgenid_fill(&fresh, NULL, 1));
@@ -341,8 +374,8 @@ TEST_F(library, without_a_device)
 	uint8_t bytes[16];
 
 	EXPECT_TRUE(sysgenid_changed(NULL, &nothing));
-	sysgenid_settle(NULL, &nothing, &fresh);
-	EXPECT_TRUE(fresh.confirmed);
+	sysgenid_settle(NULL, &fresh);
+	EXPECT_EQ((uint32_t)SYSGENID_FRESH_NO_DEVICE, fresh.freshness);
 	EXPECT_EQ(0, sysgenid_fill(&fresh, bytes, sizeof(bytes)));
 	trigger(_metadata, self->overseer);
 	EXPECT_FALSE(sysgenid_changed(NULL, &fresh.seen));
@@ -354,16 +387,17 @@ TEST_F(library, without_a_device)
 /* In this mode, any system call but read(), write(), exit() and sigreturn() is death. */
 TEST_F(library, looking_makes_no_system_call)
 {
-	struct sysgenid_seen seen;
 	int status, i;
 	pid_t pid;
 
-	sysgenid_look(self->handle, &seen);
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
+		struct sysgenid_seen seen;
 		int ret = 0;
 
+		/* It is another process. */
+		sysgenid_look(self->handle, &seen);
 		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
 			_exit(2);
 		for (i = 0; i < LOOKS; i++) {
@@ -389,7 +423,7 @@ TEST_F(library, works_in_a_forked_process)
 	struct sysgenid_fresh fresh;
 	pid_t pid;
 
-	sysgenid_settle(self->handle, &nothing, &fresh);
+	sysgenid_settle(self->handle, &fresh);
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -400,8 +434,9 @@ TEST_F(library, works_in_a_forked_process)
 			_exit(1);
 		if (!sysgenid_changed(self->handle, &seen))
 			_exit(2);
-		sysgenid_settle(self->handle, &seen, &fresh);
-		if (!fresh.confirmed || sysgenid_fill(&fresh, bytes, sizeof(bytes)))
+		sysgenid_settle(self->handle, &fresh);
+		if (fresh.freshness != SYSGENID_FRESH_RESEEDED ||
+		    sysgenid_fill(&fresh, bytes, sizeof(bytes)))
 			_exit(3);
 		sysgenid_close(self->handle);
 		_exit(0);
@@ -409,6 +444,39 @@ TEST_F(library, works_in_a_forked_process)
 	EXPECT_EQ(0, child_status(pid));
 	/* And in the parent, where it is still open. */
 	EXPECT_TRUE(sysgenid_changed(self->handle, &fresh.seen));
+}
+
+/* The child has the state of its parent, and so has its own child. */
+TEST_F(library, a_forked_process_is_a_change)
+{
+	struct sysgenid_fresh fresh;
+	pid_t pid;
+
+	sysgenid_settle(self->handle, &fresh);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct sysgenid_fresh child;
+
+		if (!sysgenid_changed(self->handle, &fresh.seen))
+			_exit(1);
+		sysgenid_settle(self->handle, &child);
+		if (child.freshness != SYSGENID_FRESH_RESEEDED)
+			_exit(2);
+		if (child.seen.generation != fresh.seen.generation)
+			_exit(3);
+		if (sysgenid_changed(self->handle, &child.seen))
+			_exit(4);
+		pid = fork();
+		if (!pid)
+			_exit(sysgenid_changed(self->handle, &child.seen) &&
+			      sysgenid_changed(self->handle, &fresh.seen) ? 0 : 1);
+		_exit(pid > 0 && !child_status(pid) &&
+		      !sysgenid_changed(self->handle, &child.seen) ? 0 : 5);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	/* Nothing has happened to the parent. */
+	EXPECT_FALSE(sysgenid_changed(self->handle, &fresh.seen));
 }
 
 struct looker {
@@ -422,12 +490,12 @@ static void *look_until_last(void *argument)
 	struct looker *looker = argument;
 	struct sysgenid_fresh fresh;
 
-	sysgenid_settle(looker->handle, &nothing, &fresh);
+	sysgenid_settle(looker->handle, &fresh);
 	while (fresh.seen.generation != looker->last) {
 		if (!sysgenid_changed(looker->handle, &fresh.seen))
 			continue;
-		sysgenid_settle(looker->handle, &fresh.seen, &fresh);
-		if (!fresh.confirmed)
+		sysgenid_settle(looker->handle, &fresh);
+		if (fresh.freshness != SYSGENID_FRESH_RESEEDED)
 			looker->failed = 1;
 	}
 	return NULL;
@@ -537,6 +605,14 @@ TEST_F(library, overseer_waits_its_time)
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	ms = (end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1000000;
 	EXPECT_LE(299, ms);
+}
+
+/* Nothing is: this machine was not cloned. */
+TEST_F(library, overseer_settles_what_is_due)
+{
+	EXPECT_EQ(0, sysgenid_overseer_settle(self->overseer, 0));
+	EXPECT_EQ(0, sysgenid_overseer_settle(self->overseer, -1));
+	EXPECT_EQ(-EINVAL, sysgenid_overseer_settle(NULL, 0));
 }
 
 TEST_F(library, overseer_chooses_the_generation)

@@ -39,9 +39,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             "--allowlist-type",
             "OSSL_(ALGORITHM|CORE_HANDLE|DISPATCH|PARAM)",
         ])
-        .args(["--allowlist-type", "OSSL_FUNC_(provider|rand)_.*_fn"])
+        .args([
+            "--allowlist-type",
+            "OSSL_FUNC_(core_get_params|provider_.*|rand_.*)_fn",
+        ])
         .args(["--allowlist-var", "OSSL_OP_RAND"])
-        .args(["--allowlist-var", "OSSL_FUNC_(PROVIDER|RAND)_.*"])
+        .args([
+            "--allowlist-var",
+            "OSSL_FUNC_(CORE_GET_PARAMS|PROVIDER_.*|RAND_.*)",
+        ])
         .args(["--allowlist-var", "OSSL_(DRBG|PROV)_PARAM_.*"])
         .args(["--allowlist-var", "OSSL_PARAM_[A-Z0-9_]*"])
         .arg("--");

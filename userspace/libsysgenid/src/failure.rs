@@ -80,7 +80,7 @@ impl From<&Error> for Failure {
             Error::NotTheDevice { .. } => Errno::NOTTY,
             Error::NotPrivileged => Errno::PERM,
             Error::Superseded { .. } => Errno::STALE,
-            Error::TimedOut { .. } => Errno::TIME,
+            Error::TimedOut { .. } | Error::NotSettled { .. } => Errno::TIME,
             Error::Io { source, .. } => errno_of(source),
             _ => Errno::IO,
         };

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use sysgenid::Freshness;
 use sysgenid::Generation;
 use sysgenid::IdPage;
 use sysgenid::Options;
@@ -39,10 +40,29 @@ type Result<T> = std::result::Result<T, Failure>;
 /// The limit of sysgenid_settle() for a handle that sysgenid_open() has opened, in milliseconds.
 pub const SYSGENID_LIMIT_MS: c_uint = 5000;
 
+/// In the flags of sysgenid_open_at(): sysgenid_settle() asks the driver for its answer, by system
+/// calls, instead of sleeping until it is there.
+pub const SYSGENID_HASTEN: c_uint = 1;
+
 /// In `flags` of struct sysgenid_seen: the generation was looked at.
 pub const SYSGENID_SEEN_GENERATION: u32 = 1;
 /// In `flags` of struct sysgenid_seen: the hypervisor's ID was looked at, too.
 pub const SYSGENID_SEEN_ID: u32 = 2;
+
+/// In `freshness` of struct sysgenid_fresh: nothing was settled yet.
+pub const SYSGENID_FRESH_UNSETTLED: u32 = 0;
+/// The driver says that the kernel's random number generator was reseeded, with the hypervisor's ID of
+/// this machine in it.
+pub const SYSGENID_FRESH_RESEEDED: u32 = 1;
+/// The driver says that it was not: the hypervisor has given no ID, or the kernel could not be made to
+/// reseed.
+pub const SYSGENID_FRESH_NOT_RESEEDED: u32 = 2;
+/// The driver is an older one, which does not say.
+pub const SYSGENID_FRESH_NOT_SAID: u32 = 3;
+/// The driver has not answered the hypervisor's ID within the limit.
+pub const SYSGENID_FRESH_TIMED_OUT: u32 = 4;
+/// There is no device, and so nothing that could be known.
+pub const SYSGENID_FRESH_NO_DEVICE: u32 = 5;
 
 /// The generation and, where it may be seen, the hypervisor's ID, mapped.
 pub struct Handle(sysgenid::SysGenId);
@@ -58,8 +78,15 @@ pub struct Seen {
     pub flags: u32,
     /// The generation. Two of them are equal or not; neither is greater.
     pub generation: u32,
+    /// The number of changes since the driver was loaded. 0 from an older driver, and in programs with
+    /// 32 bits.
+    pub epoch: u64,
     /// The hypervisor's ID, and zeroes where it was not looked at.
     pub id: [u8; 16],
+    /// A number that a forked process has not in common with those that it comes from.
+    pub process: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What a value is built from after a change.
@@ -68,10 +95,36 @@ pub struct Seen {
 pub struct Fresh {
     /// What was seen. A value that is built now belongs to it.
     pub seen: Seen,
-    /// Whether the kernel's random number generator is known to have been reseeded for this machine.
-    /// If not, then sysgenid_fill() mixes in what tells this machine from its clones, getrandom()
-    /// alone is not to be trusted, and an operator should hear of it.
-    pub confirmed: bool,
+    /// SYSGENID_FRESH_…: whether the kernel's random number generator is known to have been reseeded for
+    /// this machine, and if not, why not. If it is neither SYSGENID_FRESH_RESEEDED nor
+    /// SYSGENID_FRESH_NO_DEVICE then getrandom() alone is not to be trusted, sysgenid_fill() mixes in
+    /// what tells this machine from its clones, and an operator should hear of it.
+    pub freshness: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// As a number for C.
+const fn number(freshness: Freshness) -> u32 {
+    match freshness {
+        Freshness::Reseeded => SYSGENID_FRESH_RESEEDED,
+        Freshness::NotReseeded => SYSGENID_FRESH_NOT_RESEEDED,
+        Freshness::NotSaid => SYSGENID_FRESH_NOT_SAID,
+        Freshness::TimedOut => SYSGENID_FRESH_TIMED_OUT,
+        Freshness::NoDevice => SYSGENID_FRESH_NO_DEVICE,
+    }
+}
+
+/// What C has carried.
+const fn freshness(number: u32) -> Option<Freshness> {
+    match number {
+        SYSGENID_FRESH_RESEEDED => Some(Freshness::Reseeded),
+        SYSGENID_FRESH_NOT_RESEEDED => Some(Freshness::NotReseeded),
+        SYSGENID_FRESH_NOT_SAID => Some(Freshness::NotSaid),
+        SYSGENID_FRESH_TIMED_OUT => Some(Freshness::TimedOut),
+        SYSGENID_FRESH_NO_DEVICE => Some(Freshness::NoDevice),
+        _ => None,
+    }
 }
 
 /// A descriptor that becomes readable when the generation changes.
@@ -84,7 +137,8 @@ impl Seen {
     /// `None` for one that has seen nothing.
     fn known(self) -> Option<sysgenid::Seen> {
         let id = (self.flags & SYSGENID_SEEN_ID != 0).then(|| VmId::new(self.id));
-        let seen = sysgenid::Seen::new(Generation::new(self.generation), id);
+        let generation = Generation::new(self.generation);
+        let seen = sysgenid::Seen::new(generation, self.epoch, id, self.process);
         (self.flags & SYSGENID_SEEN_GENERATION != 0).then_some(seen)
     }
 }
@@ -95,7 +149,10 @@ impl From<sysgenid::Seen> for Seen {
         Self {
             flags: SYSGENID_SEEN_GENERATION | id_flag,
             generation: seen.generation().get(),
+            epoch: seen.epoch(),
             id: seen.id().map_or([0; 16], |id| *id.as_bytes()),
+            process: seen.process(),
+            reserved: 0,
         }
     }
 }
@@ -104,23 +161,18 @@ impl From<sysgenid::Fresh> for Fresh {
     fn from(fresh: sysgenid::Fresh) -> Self {
         Self {
             seen: fresh.seen().into(),
-            confirmed: fresh.is_confirmed(),
+            freshness: number(fresh.freshness()),
+            reserved: 0,
         }
     }
 }
 
-/// Looks. Without a device there is always the same to see.
-fn look(handle: Option<&Handle>) -> sysgenid::Seen {
-    let nothing = sysgenid::Seen::new(Generation::new(0), None);
-    handle.map_or(nothing, |Handle(sysgenid)| sysgenid.look())
-}
+/// Without a device there is always the same to see.
+const NOTHING: sysgenid::Seen = sysgenid::Seen::new(Generation::new(0), 0, None, 0);
 
-fn settle(handle: Option<&Handle>, known: Option<sysgenid::Seen>) -> sysgenid::Fresh {
-    match (handle, known) {
-        (None, _) => sysgenid::Fresh::new(look(None), true),
-        (Some(Handle(sysgenid)), None) => sysgenid.fresh(),
-        (Some(Handle(sysgenid)), Some(known)) => sysgenid.settle(known),
-    }
+/// Looks.
+fn look(handle: Option<&Handle>) -> sysgenid::Seen {
+    handle.map_or(NOTHING, |Handle(sysgenid)| sysgenid.look())
 }
 
 /// The value at `from`, unless that is null.
@@ -202,7 +254,9 @@ unsafe fn path<'a>(text: *const c_char) -> Option<&'a Path> {
 /// What keeps the hypervisor's page from being mapped is no error: sysgenid_id_page() says it.
 ///
 /// The handle holds no descriptor, only the mappings, so a daemon that closes all descriptors does it
-/// no harm; when there is a change to wait for, the node is opened again for a moment.
+/// no harm. There is one exception: where the driver shows the ID but not the page that it is in, the
+/// descriptor of /dev/vmgenid is kept, and each look makes two system calls. If it was closed by the
+/// program then the ID is not looked at any more.
 ///
 /// Returns 0;
 /// -ENODEV if there is no device: a program that also runs without it goes on with the handle NULL;
@@ -213,18 +267,19 @@ unsafe fn path<'a>(text: *const c_char) -> Option<&'a Path> {
 #[no_mangle]
 pub unsafe extern "C" fn sysgenid_open(handle: *mut *mut Handle) -> c_int {
     let limit = Duration::from_millis(SYSGENID_LIMIT_MS.into());
-    let options = Options::new().without_descriptor().limit(limit);
+    let options = Options::new().limit(limit);
     // SAFETY: C promises that `handle` is null or valid for a write.
     unsafe { open(handle, || Ok(Handle(options.open()?))) }
 }
 
-/// As sysgenid_open(), with the nodes at other places and another limit.
+/// As sysgenid_open(), with the nodes at other places, another limit, and options.
 ///
 /// @generation_node: the path of /dev/sysgenid.
 /// @id_node: the path of /dev/vmgenid; NULL does without the hypervisor's page.
-/// @limit_ms: how long sysgenid_settle() waits for the kernel, in milliseconds; 0 does not wait.
+/// @limit_ms: how long sysgenid_settle() sleeps in all, in milliseconds; 0 does not wait.
+/// @flags: 0 or SYSGENID_HASTEN.
 ///
-/// Returns as sysgenid_open(), and -EINVAL if generation_node is NULL.
+/// Returns as sysgenid_open(), and -EINVAL if generation_node is NULL, or for other flags.
 #[must_use]
 #[no_mangle]
 pub unsafe extern "C" fn sysgenid_open_at(
@@ -232,17 +287,25 @@ pub unsafe extern "C" fn sysgenid_open_at(
     generation_node: *const c_char,
     id_node: *const c_char,
     limit_ms: c_uint,
+    flags: c_uint,
 ) -> c_int {
     let opened = || {
+        if flags & !SYSGENID_HASTEN != 0 {
+            return Err(Failure::invalid("there is no such flag"));
+        }
         // SAFETY: C promises that these are null or strings.
         let (generation_node, id_node) = unsafe { (path(generation_node), path(id_node)) };
         let options = Options::new()
             .generation_node(given(generation_node)?)
-            .without_descriptor()
             .limit(Duration::from_millis(limit_ms.into()));
         let options = match id_node {
             Some(id_node) => options.id_node(id_node),
             None => options.without_id(),
+        };
+        let options = if flags & SYSGENID_HASTEN == 0 {
+            options
+        } else {
+            options.hasten()
         };
         Ok(Handle(options.open()?))
     };
@@ -257,8 +320,9 @@ pub unsafe extern "C" fn sysgenid_close(handle: *mut Handle) {
     unsafe { close(handle) }
 }
 
-/// Whether the hypervisor's page is looked at. Where it is not, a clone is noticed some milliseconds
-/// after its resume, and even getrandom() returns the bytes of its sisters until then.
+/// Whether the hypervisor's ID is looked at. Where it is not, a clone is noticed some milliseconds after
+/// its resume (seconds, where the hypervisor notifies nobody), and even getrandom() returns the bytes of
+/// its sisters until then.
 ///
 /// Returns 0 if it is;
 /// -ENODEV if there is none, if it was not asked for, or if the handle is NULL;
@@ -269,7 +333,7 @@ pub unsafe extern "C" fn sysgenid_close(handle: *mut Handle) {
 pub extern "C" fn sysgenid_id_page(handle: Option<&Handle>) -> c_int {
     let absent = |why| Err(Failure::new(Errno::NODEV, why));
     guarded(|| match handle.map(|Handle(sysgenid)| sysgenid.id_page()) {
-        Some(IdPage::Mapped) => Ok(()),
+        Some(IdPage::Mapped | IdPage::Read) => Ok(()),
         Some(IdPage::Absent) => absent("there is no hypervisor's page in this machine"),
         Some(IdPage::Forbidden(error) | IdPage::Failed(error)) => Err(error.into()),
         Some(_) => absent("the hypervisor's page was not asked for"),
@@ -277,7 +341,7 @@ pub extern "C" fn sysgenid_id_page(handle: Option<&Handle>) -> c_int {
     })
 }
 
-/// Looks: three loads, and no system call. It may be called in a signal handler.
+/// Looks: a few loads, and no system call. It may be called in a signal handler.
 ///
 /// With the handle NULL there is always the same to see.
 #[no_mangle]
@@ -288,10 +352,11 @@ pub unsafe extern "C" fn sysgenid_look(handle: Option<&Handle>, seen: *mut Seen)
     });
 }
 
-/// Looks, and compares with what was seen before: three loads, and no system call. It may be called in
-/// a signal handler.
+/// Looks, and compares with what was seen before: a few loads, and no system call. It may be called in a
+/// signal handler.
 ///
-/// Returns true if the machine was cloned or the generation was changed since, or if *since has seen
+/// Returns true if the machine was cloned, the generation was changed, or this process was forked since,
+/// or if *since has seen
 /// nothing yet (or is NULL): then what was derived before must not be used any more, and
 /// sysgenid_settle() comes next.
 #[must_use]
@@ -306,40 +371,38 @@ pub unsafe extern "C" fn sysgenid_changed(handle: Option<&Handle>, since: *const
     changed
 }
 
-/// After a look that differs from *known: waits until the kernel has reseeded its random number
-/// generator for the machine that this is now, and says in *fresh what was seen then. The two may
-/// overlap.
+/// Before anything is derived for the first time, and after a look that differs from what was seen:
+/// sleeps until the driver has answered the hypervisor's ID, and says in *fresh what was seen then.
 ///
-/// It returns at once where there is nothing to wait for. It never fails: if the hypervisor wrote a
-/// new ID and the kernel does not say within the limit (SYSGENID_LIMIT_MS, unless sysgenid_open_at()
-/// was told otherwise) that it has heard of it, then fresh->confirmed is false.
-///
-/// If *known has seen nothing yet (or is NULL), it is for the first value of a program that may have
-/// been started in a clone that has just been resumed.
+/// It returns at once where the ID is answered already, and where the ID cannot be seen. It never fails:
+/// if there is no answer within the limit (SYSGENID_LIMIT_MS, unless sysgenid_open_at() was told
+/// otherwise) then fresh->freshness is SYSGENID_FRESH_TIMED_OUT. It makes no system call but
+/// clock_nanosleep(), unless the handle has SYSGENID_HASTEN.
 #[no_mangle]
-pub unsafe extern "C" fn sysgenid_settle(
-    handle: Option<&Handle>,
-    known: *const Seen,
-    fresh: *mut Fresh,
-) {
+pub unsafe extern "C" fn sysgenid_settle(handle: Option<&Handle>, fresh: *mut Fresh) {
     let settled = guarded(|| {
-        // SAFETY: C promises that `known` is null or valid for a read.
-        let known = unsafe { read(known) }.and_then(Seen::known);
-        let settled = settle(handle, known).into();
+        let settled = match handle {
+            None => sysgenid::Fresh::new(NOTHING, Freshness::NoDevice),
+            Some(Handle(sysgenid)) => sysgenid.settle(),
+        };
         // SAFETY: C promises that `fresh` is null or valid for a write.
-        unsafe { write(fresh, settled) }
+        unsafe { write(fresh, settled.into()) }
     });
     if settled != SUCCESS && !fresh.is_null() {
-        // Nothing was seen, and nothing is confirmed: whoever looks next will have to settle again.
+        // Nothing was seen: whoever looks next will have to settle again.
+        let unsettled = Fresh {
+            freshness: SYSGENID_FRESH_UNSETTLED,
+            ..Fresh::default()
+        };
         // SAFETY: As above, and not null.
-        unsafe { fresh.write(Fresh::default()) };
+        unsafe { fresh.write(unsettled) };
     }
 }
 
 /// Fills *buffer with size random bytes that no clone of this machine has.
 ///
-/// They are the kernel's. Where fresh->confirmed is false, a stream that is derived from the new ID,
-/// the processor's own random number generator (where there is one) and the clocks is added to them.
+/// They are the kernel's. Where fresh->freshness does not vouch for them, a stream that is derived from
+/// the ID, the processor's own random number generator (where there is one) and the clock is added.
 ///
 /// Returns 0;
 /// -EINVAL for NULL, and for a fresh that sysgenid_settle() has not filled;
@@ -365,8 +428,10 @@ pub unsafe extern "C" fn sysgenid_fill(
         // SAFETY: C promises that `fresh` is null or valid for a read.
         let fresh = given(unsafe { read(fresh) })?;
         let seen = fresh.seen.known();
-        let seen = seen.ok_or_else(|| Failure::invalid("nothing has been settled"))?;
-        let filled = sysgenid::Fresh::new(seen, fresh.confirmed).fill(bytes);
+        let (Some(seen), Some(freshness)) = (seen, freshness(fresh.freshness)) else {
+            return Err(Failure::invalid("nothing has been settled"));
+        };
+        let filled = sysgenid::Fresh::new(seen, freshness).fill(bytes);
         if filled.is_err() {
             bytes.fill(0);
         }
@@ -484,9 +549,37 @@ pub unsafe extern "C" fn sysgenid_overseer_close(overseer: *mut Overseer) {
     unsafe { close(overseer) }
 }
 
+/// Waits until no change is due that the hypervisor has caused, and has the driver make it now instead
+/// of waiting for the kernel to be notified. It takes no privilege. Nothing is due where the driver
+/// cannot see the hypervisor's ID. A signal does not end the wait.
+///
+/// @timeout_ms: how long at most, in milliseconds; 0 hardly waits, and a negative number is no limit.
+///
+/// Returns 0;
+/// -ETIME if a change is still due when the time is over;
+/// -ENOTTY if the driver is an older one, which does not know of that;
+/// -EINVAL for NULL.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_overseer_settle(
+    overseer: Option<&Overseer>,
+    timeout_ms: c_int,
+) -> c_int {
+    guarded(|| {
+        let Overseer(overseer) = given(overseer)?;
+        Ok(overseer.settle(limit(timeout_ms))?)
+    })
+}
+
+/// As for poll(): a negative number is no limit.
+fn limit(timeout_ms: c_int) -> Option<Duration> {
+    u64::try_from(timeout_ms).ok().map(Duration::from_millis)
+}
+
 /// Changes the generation: to least if that is greater than the current one plus 1, and to the current
-/// one plus 1 otherwise; 0 asks for nothing in particular. Stores the generation after that in
-/// *generation, unless that is NULL.
+/// one plus 1 otherwise; 0 asks for nothing in particular. A change that is due comes first, and the
+/// kernel's random number generator is made to reseed. Stores the generation after that in *generation,
+/// unless that is NULL.
 ///
 /// Returns 0;
 /// -EPERM without CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace;
@@ -526,8 +619,7 @@ pub extern "C" fn sysgenid_overseer_wait_watchers(
 ) -> c_int {
     guarded(|| {
         let Overseer(overseer) = given(overseer)?;
-        let limit = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
-        Ok(overseer.wait_watchers(limit)?)
+        Ok(overseer.wait_watchers(limit(timeout_ms))?)
     })
 }
 
@@ -549,11 +641,26 @@ mod tests {
     #[test]
     fn what_was_seen_survives_the_way_to_c_and_back() {
         for id in [None, Some(VmId::new([0; 16])), Some(VmId::new([7; 16]))] {
-            for generation in [0, 1, u32::MAX] {
-                let seen = sysgenid::Seen::new(Generation::new(generation), id);
+            for number in [0, 1, u32::MAX] {
+                let generation = Generation::new(number);
+                let seen = sysgenid::Seen::new(generation, u64::from(number) << 9, id, number);
                 assert_eq!(Seen::from(seen).known(), Some(seen));
             }
         }
+    }
+
+    #[test]
+    fn freshness_survives_the_way_to_c_and_back() {
+        let mut known = 0;
+        for value in 0..=9 {
+            if let Some(freshness) = freshness(value) {
+                assert_eq!(number(freshness), value);
+                known += 1;
+            }
+        }
+        assert_eq!(known, 5);
+        assert_eq!(Fresh::default().freshness, SYSGENID_FRESH_UNSETTLED);
+        assert_eq!(freshness(SYSGENID_FRESH_UNSETTLED), None);
     }
 
     #[test]
@@ -569,8 +676,8 @@ mod tests {
         let (mut seen, mut fresh) = (Seen::default(), Fresh::default());
         // SAFETY: References are valid for reads and writes.
         unsafe {
-            sysgenid_settle(None, &raw const seen, &raw mut fresh);
-            assert!(fresh.confirmed);
+            sysgenid_settle(None, &raw mut fresh);
+            assert_eq!(fresh.freshness, SYSGENID_FRESH_NO_DEVICE);
             sysgenid_look(None, &raw mut seen);
             assert!(!sysgenid_changed(None, &raw const seen));
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The protocol of a library that keeps secrets: look, draw, look again.
+//! The protocol of a library that keeps secrets (`Documentation/userspace-api/vmgenid.rst`): look, draw,
+//! look again.
 //!
 //! Nothing here takes a lock, because a process may fork while another of its threads holds one.
 
@@ -8,13 +9,14 @@ use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use sysgenid::Fresh;
 use sysgenid::Seen;
 use sysgenid::SysGenId;
 use zeroize::Zeroizing;
+
+use crate::message;
 
 /// How often bytes are drawn again because the machine was cloned, or the generation was changed,
 /// meanwhile. After that they leave all the same: drawing never fails on our account.
@@ -37,7 +39,9 @@ pub(crate) trait Generator {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
     id: [u64; 2],
-    generation: u64,
+    epoch: u64,
+    /// The number of the process, which is never 0, and the generation.
+    process: u64,
 }
 
 impl Look {
@@ -59,7 +63,8 @@ impl From<Seen> for Look {
             .map_or(0, |id| u128::from_ne_bytes(*id.as_bytes()));
         Self {
             id: [(id >> 64) as u64, id as u64],
-            generation: seen.generation().get().into(),
+            epoch: seen.epoch(),
+            process: (u64::from(seen.process()) << 32) | u64::from(seen.generation().get()),
         }
     }
 }
@@ -72,36 +77,36 @@ impl From<Seen> for Look {
 #[derive(Debug)]
 pub(crate) struct Known {
     id: [AtomicU64; 2],
-    generation: AtomicU64,
-    /// The number of the entry of [`Heed::history`] with what was seen.
-    entry: AtomicUsize,
+    epoch: AtomicU64,
+    process: AtomicU64,
 }
 
 impl Known {
-    /// Of a generator that was not seeded yet. No generation has so great a number.
+    /// Of a generator that was not seeded yet. No process has that number.
     pub(crate) const fn nothing() -> Self {
         Self {
             id: [const { AtomicU64::new(0) }; 2],
-            generation: AtomicU64::new(u64::MAX),
-            entry: AtomicUsize::new(usize::MAX),
+            epoch: AtomicU64::new(0),
+            process: AtomicU64::new(0),
         }
     }
 
     #[inline]
     fn is(&self, look: Look) -> bool {
         let [first, second] = &self.id;
-        self.generation.load(Ordering::Acquire) == look.generation
+        self.process.load(Ordering::Acquire) == look.process
+            && self.epoch.load(Ordering::Acquire) == look.epoch
             && first.load(Ordering::Acquire) == look.id[0]
             && second.load(Ordering::Acquire) == look.id[1]
     }
 
-    fn set(&self, entry: usize, seen: Seen) {
+    fn set(&self, seen: Seen) {
         let look = Look::from(seen);
-        self.entry.store(entry, Ordering::Release);
         for (place, number) in self.id.iter().zip(look.id) {
             place.store(number, Ordering::Release);
         }
-        self.generation.store(look.generation, Ordering::Release);
+        self.epoch.store(look.epoch, Ordering::Release);
+        self.process.store(look.process, Ordering::Release);
     }
 }
 
@@ -110,15 +115,15 @@ impl Known {
 pub(crate) struct Heed {
     /// Without a device there is nothing to look at, and the generators are OpenSSL's plain ones.
     sysgenid: Option<SysGenId>,
-    /// What the generators were seeded for, oldest first. It grows by 32 bytes with each change that
-    /// comes between two draws; an entry is never removed, so that it can be read without a lock.
+    /// What the generators were seeded for, oldest first. It grows by less than 100 bytes with each change
+    /// that comes between two draws; an entry is never removed, so that it can be read without a lock.
     history: boxcar::Vec<Fresh>,
     /// How often a generator was reseeded because of a change.
     reseeds: AtomicU64,
-    /// For how many new IDs the kernel did not say in time that it was reseeded.
+    /// How often the kernel was not known to be reseeded for what was seen.
     unconfirmed: AtomicU64,
-    /// The last one of those, folded; 0 while there is none.
-    unconfirmed_id: AtomicU64,
+    /// For what it was not known last, folded; 0 while there is none.
+    unconfirmed_look: AtomicU64,
 }
 
 impl Heed {
@@ -128,7 +133,7 @@ impl Heed {
             history: boxcar::Vec::new(),
             reseeds: AtomicU64::new(0),
             unconfirmed: AtomicU64::new(0),
-            unconfirmed_id: AtomicU64::new(0),
+            unconfirmed_look: AtomicU64::new(0),
         }
     }
 
@@ -162,14 +167,14 @@ impl Heed {
         // Before that: this process may have been started in a clone whose kernel does not yet know.
         let entry = match self.history.get(0) {
             Some(_) => 0,
-            None => self.remember(sysgenid.fresh()),
+            None => self.remember(sysgenid.settle()),
         };
         let instantiated = instantiate();
         if let Some(fresh) = self.history.get(entry) {
             if instantiated && !fresh.is_confirmed() {
                 reseed(generator, fresh);
             }
-            known.set(entry, fresh.seen());
+            known.set(fresh.seen());
         }
         instantiated
     }
@@ -227,13 +232,13 @@ impl Heed {
     /// seen then.
     fn renew(&self, sysgenid: &SysGenId, known: &Known, generator: &impl Generator) -> Look {
         let renewed = catch_unwind(AssertUnwindSafe(|| {
-            let entry = self.settled(sysgenid, known);
+            let entry = self.settled(sysgenid);
             let fresh = self.history.get(entry)?;
             // A generator that has failed is started anew by the next attempt.
             if reseed(generator, fresh) || reseed(generator, fresh) {
                 self.reseeds.fetch_add(1, Ordering::Relaxed);
             }
-            known.set(entry, fresh.seen());
+            known.set(fresh.seen());
             Some(Look::from(fresh.seen()))
         }));
         renewed.ok().flatten().unwrap_or_else(|| {
@@ -244,29 +249,27 @@ impl Heed {
         })
     }
 
-    /// The entry with what is seen now, once the kernel was reseeded for it.
-    fn settled(&self, sysgenid: &SysGenId, known: &Known) -> usize {
+    /// The entry with what is seen now, once it is settled.
+    fn settled(&self, sysgenid: &SysGenId) -> usize {
         let newest = self.history.count().checked_sub(1);
-        let newest = newest.and_then(|entry| Some((entry, self.history.get(entry)?)));
-        let known = self.history.get(known.entry.load(Ordering::Acquire));
-        match (newest, known) {
+        let seen = |entry| self.history.get(entry).map(Fresh::seen);
+        match newest {
             // Another generator has waited for it already.
-            (Some((entry, fresh)), _) if fresh.seen() == sysgenid.look() => entry,
-            (_, Some(known)) => self.remember(sysgenid.settle(known.seen())),
-            (_, None) => self.remember(sysgenid.fresh()),
+            Some(entry) if seen(entry) == Some(sysgenid.look()) => entry,
+            _ => self.remember(sysgenid.settle()),
         }
     }
 
     fn remember(&self, fresh: Fresh) -> usize {
-        let [first, second] = Look::from(fresh.seen()).id;
-        let id = first.wrapping_add(second);
-        // Several threads can have waited for the same, all in vain.
-        if !fresh.is_confirmed() && self.unconfirmed_id.swap(id, Ordering::Relaxed) != id {
-            self.unconfirmed.fetch_add(1, Ordering::Relaxed);
-            crate::message::tell(
-                "the hypervisor has given this machine a new ID, and the kernel does not say that it \
-                 was reseeded; the new ID and the processor's random numbers are mixed in instead",
-            );
+        if !fresh.is_confirmed() {
+            let Look { id, epoch, process } = fresh.seen().into();
+            let numbers = id.into_iter().chain([epoch, process]);
+            let folded = numbers.fold(0, |folded: u64, number| folded.rotate_left(9) ^ number);
+            // Several threads can have waited for the same, all in vain.
+            if self.unconfirmed_look.swap(folded, Ordering::Relaxed) != folded {
+                self.unconfirmed.fetch_add(1, Ordering::Relaxed);
+                message::tell(&message::doubt(fresh.freshness()));
+            }
         }
         self.history.push(fresh)
     }
@@ -297,6 +300,9 @@ mod tests {
     use std::time::Duration;
     use std::time::Instant;
 
+    use sysgenid::Freshness;
+    use sysgenid::Generation;
+    use sysgenid::VmId;
     use sysgenid::stand_in::StandIn;
 
     use super::*;
@@ -452,7 +458,7 @@ mod tests {
     #[test]
     fn a_generator_that_is_seeded_by_a_silent_kernel_is_reseeded() {
         let (device, heed) = heed(LONG);
-        heed.remember(Fresh::new(device.open(LONG).look(), false));
+        heed.remember(Fresh::new(device.open(LONG).look(), Freshness::TimedOut));
         let (known, generator) = (Known::nothing(), Recorder::new());
         assert!(heed.seed(&known, &generator, || true));
         assert_eq!(generator.lengths(), [48]);
@@ -531,17 +537,27 @@ mod tests {
 
     #[test]
     fn each_number_of_a_look_counts() {
-        let looks = [([1, 0], 0), ([0, 1], 0), ([0, 0], 1)];
         let (_device, heed) = heed(LONG);
         let (known, _) = seeded(&heed);
-        let zero = Look {
-            id: [0, 0],
-            generation: 0,
+        let zeroes = Some(VmId::new([0; 16]));
+        let all_but = |index: usize| {
+            let mut id = [0; 16];
+            id[index] = 1;
+            Some(VmId::new(id))
         };
-        assert!(known.is(zero));
-        assert!(!Known::nothing().is(zero));
-        for (id, generation) in looks {
-            assert!(!known.is(Look { id, generation }), "{id:?} {generation}");
+        let seen = |id, generation, epoch, process| {
+            Look::from(Seen::new(Generation::new(generation), epoch, id, process))
+        };
+        assert!(known.is(seen(zeroes, 0, 0, 1)));
+        assert!(!Known::nothing().is(seen(zeroes, 0, 0, 1)));
+        for (what, other) in [
+            ("first byte", seen(all_but(0), 0, 0, 1)),
+            ("last byte", seen(all_but(15), 0, 0, 1)),
+            ("generation", seen(zeroes, 1, 0, 1)),
+            ("epoch", seen(zeroes, 0, 1 << 32, 1)),
+            ("process", seen(zeroes, 0, 0, 2)),
+        ] {
+            assert!(!known.is(other), "another {what}");
         }
     }
 
@@ -624,7 +640,7 @@ mod tests {
             let lines = told(TEST);
             assert_eq!(lines.len(), 2, "{lines:?}");
             for line in lines {
-                assert!(line.contains("does not say that it was reseeded"), "{line}");
+                assert!(line.contains("has not answered"), "{line}");
             }
             return;
         }

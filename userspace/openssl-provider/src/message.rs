@@ -11,6 +11,7 @@ use std::env;
 use std::ffi::CString;
 
 use sysgenid::Error;
+use sysgenid::Freshness;
 use sysgenid::IdPage;
 use sysgenid::SysGenId;
 
@@ -30,12 +31,29 @@ pub(crate) fn state(sysgenid: &Result<SysGenId, Error>) -> String {
     match sysgenid {
         Err(error) => format!("off, OpenSSL's plain generators: {error}"),
         Ok(sysgenid) => match sysgenid.id_page() {
-            IdPage::Mapped => "on".into(),
+            IdPage::Mapped | IdPage::Read => "on".into(),
             IdPage::Absent => format!("on, {WITHOUT}: there is no {}", sysgenid::ID_NODE),
             IdPage::Forbidden(error) | IdPage::Failed(error) => format!("on, {WITHOUT}: {error}"),
             _ => format!("on, {WITHOUT}"),
         },
     }
+}
+
+/// Why the kernel's random bytes are not known to be fresh, and what is done.
+pub(crate) fn doubt(freshness: Freshness) -> String {
+    let why = match freshness {
+        Freshness::TimedOut => {
+            "the hypervisor has given this machine a new ID, and the kernel has not answered it in time"
+        }
+        Freshness::NotSaid => {
+            "the kernel's driver is an older one, which does not say whether the kernel was reseeded"
+        }
+        Freshness::NotReseeded | Freshness::Reseeded | Freshness::NoDevice => {
+            "the kernel does not vouch for its random bytes: it was not reseeded with an ID of the \
+             hypervisor's"
+        }
+    };
+    format!("{why}; the ID, the processor's random numbers and the clock are mixed in")
 }
 
 /// The provider's name for people, with its state.
@@ -55,8 +73,15 @@ mod tests {
 
     #[test]
     fn what_is_looked_at_is_on() {
-        let sysgenid = StandIn::new().open(Duration::ZERO);
-        assert_eq!(state(&Ok(sysgenid)), "on");
+        let device = StandIn::new();
+        for sysgenid in [
+            device.open(Duration::ZERO),
+            device.open_to_read(Duration::ZERO),
+        ] {
+            assert_eq!(state(&Ok(sysgenid)), "on");
+        }
+        let late = state(&Ok(device.open_without_id(Duration::ZERO)));
+        assert!(late.starts_with("on, the generation"), "{late}");
     }
 
     #[test]
@@ -65,6 +90,19 @@ mod tests {
         let state = state(&Err(Error::NoDevice { node }));
         let text = "off, OpenSSL's plain generators: there is no /dev/sysgenid: ";
         assert!(state.starts_with(text), "{state}");
+    }
+
+    #[test]
+    fn each_doubt_has_its_reason() {
+        let all = [
+            Freshness::TimedOut,
+            Freshness::NotSaid,
+            Freshness::NotReseeded,
+        ];
+        let mut texts = all.map(doubt).to_vec();
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), all.len());
     }
 
     #[test]

@@ -64,6 +64,10 @@ const DESCRIPTION: &CStr = c"The default provider's CTR-DRBG, reseeded when the 
 const RESEEDS: &CStr = c"sysgenid-reseeds";
 const UNCONFIRMED: &CStr = c"sysgenid-unconfirmed";
 
+/// What the section of the configuration may have, and by what it is switched on.
+const HASTEN: &CStr = c"hasten";
+const YES: [&CStr; 4] = [c"1", c"yes", c"true", c"on"];
+
 /// A function in a table, whose type its number tells.
 type Function = Option<unsafe extern "C" fn()>;
 
@@ -127,6 +131,7 @@ macro_rules! functions {
 functions! {
     /// What the core does for a provider.
     Core {
+        get_params: OSSL_FUNC_core_get_params_fn = OSSL_FUNC_CORE_GET_PARAMS,
         register_child_cb: OSSL_FUNC_provider_register_child_cb_fn
             = OSSL_FUNC_PROVIDER_REGISTER_CHILD_CB,
         deregister_child_cb: OSSL_FUNC_provider_deregister_child_cb_fn
@@ -357,8 +362,12 @@ unsafe extern "C" fn OSSL_provider_init(
 }
 
 fn init(handle: *const OSSL_CORE_HANDLE, core: Core) -> Option<NonNull<Provider>> {
-    // The program may close whatever it did not open.
-    let sysgenid = Options::new().without_descriptor().open();
+    let options = if hastens(handle, &core) {
+        Options::new().hasten()
+    } else {
+        Options::new()
+    };
+    let sysgenid = options.open();
     let state = message::state(&sysgenid);
     message::tell(&state);
     let provider = Box::new(Provider {
@@ -388,6 +397,26 @@ fn init(handle: *const OSSL_CORE_HANDLE, core: Core) -> Option<NonNull<Provider>
         return None;
     }
     Some(provider)
+}
+
+/// Whether the configuration says so.
+fn hastens(handle: *const OSSL_CORE_HANDLE, core: &Core) -> bool {
+    let Some(get_params) = core.get_params else {
+        return false;
+    };
+    let mut text = ptr::null::<c_char>();
+    let mut question = parameter(Some(HASTEN), bindings::OSSL_PARAM_UTF8_PTR, 0);
+    question.data = (&raw mut text).cast();
+    let mut params = [question, parameter(None, 0, 0)];
+    // SAFETY: The handle is the core's, and the array ends with an entry without a key. The pointer
+    // in the first entry is one to a place for a pointer, as its type says.
+    let answered = unsafe { get_params(handle, params.as_mut_ptr()) } != 0;
+    if !answered || text.is_null() {
+        return false;
+    }
+    // SAFETY: It is a string of the configuration's, which the core keeps.
+    let text = unsafe { CStr::from_ptr(text) };
+    YES.contains(&text)
 }
 
 /// What the core can call of this provider.

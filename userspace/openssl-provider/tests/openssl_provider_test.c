@@ -7,6 +7,9 @@
  *	openssl_provider_test --draws [change]	draws between two writes to no file, for
  *						strace to look at; with a change before
  *
+ *	openssl_provider_test --waits		draws, waits for the end of its standard
+ *						input, and draws between two such writes
+ *
  * OPENSSL_CONF names the configuration with the provider.
  */
 
@@ -537,6 +540,26 @@ static void forked_and_changed(void)
 	CHECK(reseeds() == before + 2);
 }
 
+static int draw_after_fork(void)
+{
+	uint64_t before = reseeds();
+
+	/* For each of the three: the primary one, the public one, and the private one. */
+	return draws() && reseeds() == before + 2 && RAND_priv_bytes(&(unsigned char){ 0 }, 1) == 1 &&
+	       reseeds() == before + 3 && draws() && reseeds() == before + 3 ? 0 : 1;
+}
+
+/* The child has the parent's state: OpenSSL sees to that as well, if its process ID is new. */
+static void forked(void)
+{
+	uint64_t before = reseeds();
+
+	CHECK(draws());
+	CHECK(in_child(draw_after_fork) == 0);
+	CHECK(draws());
+	CHECK(reseeds() == before);
+}
+
 static int draw_as_nobody(void)
 {
 	uint64_t before = reseeds();
@@ -678,6 +701,7 @@ static const struct {
 	{ "one_change_one_reseed", one_change_one_reseed },
 	{ "parent_of_another_provider", parent_of_another_provider },
 	{ "forked_and_changed", forked_and_changed },
+	{ "forked", forked },
 	{ "confined_afterwards", confined_afterwards },
 	{ "contexts_come_and_go", contexts_come_and_go },
 	{ "descriptors_are_left_alone", descriptors_are_left_alone },
@@ -701,9 +725,9 @@ static int draw_for_a_trace(bool changed)
 
 	if (!draws() || RAND_priv_bytes(bytes, 16) != 1)
 		die("no bytes");
-	mark("begin");
 	if (changed)
 		change();
+	mark("begin");
 	for (int i = 0; i < 300; i++)
 		if (RAND_bytes(bytes, lengths[i % 3]) != 1 ||
 		    RAND_priv_bytes(bytes, lengths[i % 3]) != 1)
@@ -712,10 +736,28 @@ static int draw_for_a_trace(bool changed)
 	return 0;
 }
 
+/* Draws, waits until there is nothing more to read, and draws. */
+static int draw_waiting(void)
+{
+	if (!draws())
+		die("no bytes");
+	puts("waiting");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+	mark("begin");
+	if (!draws())
+		die("no bytes");
+	mark("end");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int bad = 0;
 
+	if (argc > 1 && !strcmp(argv[1], "--waits"))
+		return draw_waiting();
 	if (argc > 1 && !strcmp(argv[1], "--draws"))
 		return draw_for_a_trace(argc > 2);
 	printf("TAP version 13\n1..%zu\n", TESTS);

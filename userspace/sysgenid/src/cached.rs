@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use crate::BuildError;
 use crate::Error;
 use crate::Fresh;
+use crate::Freshness;
 use crate::Result;
 use crate::Seen;
 use crate::SysGenId;
@@ -19,7 +20,7 @@ type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sy
 
 /// A value that must not be shared with a clone of this machine: the state of a random number
 /// generator, a UUID node, a token. It is built when it is used first, and built anew when the machine
-/// was cloned or the generation was changed.
+/// was cloned, the generation was changed, or the process was forked.
 ///
 /// Threads take turns. While nothing has changed, a use makes no system call (unless threads meet).
 ///
@@ -59,7 +60,7 @@ impl<T> Cached<T> {
     /// given, or from `getrandom()`, which is fresh by then; not from a generator that was seeded
     /// earlier.
     ///
-    /// Without a device (`None`) it is built once, and kept.
+    /// Without a device (`None`) it is built once, and kept, in forked processes too.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -130,7 +131,7 @@ impl<T> Cached<T> {
             }
             // The old value goes first: nothing may come of it any more.
             built.value = None;
-            let fresh = self.settle(built.seen);
+            let fresh = self.settle();
             built.seen = Some(fresh.seen());
             built.value = Some((self.build)(&fresh).map_err(Error::Build)?);
             // Whether the machine was cloned while the value was built shows at the next look.
@@ -142,12 +143,11 @@ impl<T> Cached<T> {
         self.sysgenid.as_ref().map_or(Seen::NOTHING, SysGenId::look)
     }
 
-    fn settle(&self, known: Option<Seen>) -> Fresh {
-        match (&self.sysgenid, known) {
-            (None, _) => Fresh::new(Seen::NOTHING, true),
-            (Some(sysgenid), None) => sysgenid.fresh(),
-            (Some(sysgenid), Some(known)) => sysgenid.settle(known),
-        }
+    fn settle(&self) -> Fresh {
+        self.sysgenid.as_ref().map_or(
+            Fresh::new(Seen::NOTHING, Freshness::NoDevice),
+            SysGenId::settle,
+        )
     }
 }
 
@@ -220,8 +220,8 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`Error::Changed`] if it has. [`SysGenId::settle`] with [`Guard::seen`] tells when the kernel's
-    /// random bytes can be trusted again.
+    /// [`Error::Changed`] if it has, or if this is a process that was forked since.
+    /// [`SysGenId::settle`] tells when the kernel's random bytes can be trusted again.
     pub fn check(&self) -> Result<()> {
         if self.sysgenid.look() == self.seen {
             Ok(())

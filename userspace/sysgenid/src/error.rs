@@ -87,7 +87,19 @@ pub enum Error {
         limit: Duration,
     },
 
-    /// The machine was cloned, or the generation was changed, since the guard looked.
+    /// The hypervisor has given this machine a new ID, and the driver has not answered it in time.
+    #[error(
+        "the hypervisor has cloned this machine, and after {} ms the driver has not answered: look at \
+         the kernel's log (dmesg)",
+        limit.as_millis()
+    )]
+    NotSettled {
+        /// How long was waited.
+        limit: Duration,
+    },
+
+    /// The machine was cloned, the generation was changed, or the process was forked, since the guard
+    /// looked.
     #[error("the generation has changed: undo what is half done, and start again")]
     Changed,
 

@@ -17,35 +17,50 @@ use crate::Error;
 use crate::Result;
 use crate::Seen;
 
+/// Whether the kernel's random number generator is known to have been reseeded for this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Freshness {
+    /// The driver says that it was, with the hypervisor's ID of this machine in it.
+    Reseeded,
+    /// The driver says that it was not: the hypervisor has given no ID, or the kernel could not be
+    /// made to reseed.
+    NotReseeded,
+    /// The driver is an older one, which does not say.
+    NotSaid,
+    /// The driver has not answered the hypervisor's ID within the limit.
+    TimedOut,
+    /// There is no device, and so nothing that could be known.
+    NoDevice,
+}
+
 /// What a value is built from after a change: what was seen, and random bytes that no other clone
 /// has.
 ///
-/// [`SysGenId::settle`](crate::SysGenId::settle) and [`SysGenId::fresh`](crate::SysGenId::fresh)
-/// return it.
+/// [`SysGenId::settle`](crate::SysGenId::settle) returns it.
 #[derive(Debug)]
 pub struct Fresh {
     seen: Seen,
-    confirmed: bool,
+    freshness: Freshness,
 }
 
 impl Fresh {
     /// What [`SysGenId::settle`](crate::SysGenId::settle) has returned and an interface for another
-    /// language has carried: `seen` and `confirmed` are its [`seen`](Fresh::seen) and
-    /// [`is_confirmed`](Fresh::is_confirmed). Of other values it is a wrong promise.
+    /// language has carried: `seen` and `freshness` are its [`seen`](Fresh::seen) and
+    /// [`freshness`](Fresh::freshness). Of other values it is a wrong promise.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// use sysgenid::Fresh;
     ///
-    /// let fresh = sysgenid::SysGenId::open()?.fresh();
-    /// let carried = Fresh::new(fresh.seen(), fresh.is_confirmed());
+    /// let fresh = sysgenid::SysGenId::open()?.settle();
+    /// let carried = Fresh::new(fresh.seen(), fresh.freshness());
     /// assert_eq!(carried.seen(), fresh.seen());
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub const fn new(seen: Seen, confirmed: bool) -> Self {
-        Self { seen, confirmed }
+    pub const fn new(seen: Seen, freshness: Freshness) -> Self {
+        Self { seen, freshness }
     }
 
     /// What was seen. A value that is built now belongs to it: compare with the next look.
@@ -53,7 +68,7 @@ impl Fresh {
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// let sysgenid = sysgenid::SysGenId::open()?;
-    /// let fresh = sysgenid.fresh();
+    /// let fresh = sysgenid.settle();
     /// assert_eq!(fresh.seen(), sysgenid.look());
     /// # Ok(())
     /// # }
@@ -63,36 +78,54 @@ impl Fresh {
         self.seen
     }
 
-    /// Whether the kernel's random number generator is known to have been reseeded for this machine.
-    ///
-    /// If not, then the hypervisor has written a new ID, and the kernel did not say within the limit
-    /// that it has heard of it. That deserves a message: the hypervisor, or the driver, does not work
-    /// as it should.
+    /// Whether the kernel's random number generator is known to have been reseeded for this machine,
+    /// and if not, why not.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
-    /// let fresh = sysgenid::SysGenId::open()?.fresh();
-    /// if !fresh.is_confirmed() {
+    /// use sysgenid::Freshness;
+    ///
+    /// let fresh = sysgenid::SysGenId::open()?.settle();
+    /// if fresh.freshness() == Freshness::TimedOut {
     ///     eprintln!("the hypervisor has cloned this machine, and the kernel was not told");
     /// }
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    /// Whether there is nothing to report: the kernel's random number generator is known to have been
+    /// reseeded for this machine, or there is no device by which anything could be known.
+    ///
+    /// If not, an operator should hear of it, with [`Fresh::freshness`] as the reason.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let fresh = sysgenid::SysGenId::open()?.settle();
+    /// if !fresh.is_confirmed() {
+    ///     eprintln!("is this machine a clone? {:?}", fresh.freshness());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed
+        matches!(self.freshness, Freshness::Reseeded | Freshness::NoDevice)
     }
 
     /// Fills `bytes` with random bytes from the kernel.
     ///
-    /// Where [`is_confirmed`](Fresh::is_confirmed) is `false`, a stream that is derived from the new
-    /// ID, the processor's own random number generator (where there is one) and the clocks is added
-    /// to them: what all that is put together is never worse than the kernel's bytes alone.
+    /// Where [`is_confirmed`](Fresh::is_confirmed) is `false`, a stream that is derived from the ID,
+    /// the processor's own random number generator (where there is one) and the clock is added to
+    /// them: what all that is put together is never worse than the kernel's bytes alone.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// let mut seed = [0; 32];
-    /// sysgenid::SysGenId::open()?.fresh().fill(&mut seed)?;
+    /// sysgenid::SysGenId::open()?.settle().fill(&mut seed)?;
     /// # assert_ne!(seed, [0; 32]);
     /// # Ok(())
     /// # }
@@ -102,10 +135,14 @@ impl Fresh {
     ///
     /// [`Error::Io`] where the system call is forbidden, by a sandbox for example.
     pub fn fill(&self, bytes: &mut [u8]) -> Result<()> {
-        fill_from_kernel(bytes)?;
-        if !self.confirmed {
+        self.fill_from(fill_from_kernel, bytes)
+    }
+
+    fn fill_from(&self, source: impl Fn(&mut [u8]) -> Result<()>, bytes: &mut [u8]) -> Result<()> {
+        source(bytes)?;
+        if !self.is_confirmed() {
             let mut key = Block::default();
-            fill_from_kernel(&mut key)?;
+            source(&mut key)?;
             add_stream(&self.seed(&key, &moment()), bytes);
         }
         Ok(())
@@ -119,6 +156,8 @@ impl Fresh {
         hash.update(key);
         hash.update(self.seen.id().map_or([0; 16], |id| *id.as_bytes()));
         hash.update(self.seen.generation().get().to_ne_bytes());
+        hash.update(self.seen.epoch().to_ne_bytes());
+        hash.update(self.seen.process().to_ne_bytes());
         hash.update(moment);
         hash.finalize().into()
     }
@@ -126,12 +165,11 @@ impl Fresh {
 
 type Block = [u8; 32];
 
-/// What differs from call to call, and from process to process.
+/// What differs from call to call.
 fn moment() -> Block {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut hash = Sha256::new();
     hash.update(CALLS.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
-    hash.update(std::process::id().to_ne_bytes());
     if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
         hash.update(now.as_nanos().to_ne_bytes());
     }
@@ -188,7 +226,7 @@ mod tests {
         let seed = |id, generation, key, moment| {
             device.set_id(id);
             device.set_generation(generation);
-            Fresh::new(sysgenid.look(), false).seed(&[key; 32], &[moment; 32])
+            Fresh::new(sysgenid.look(), Freshness::TimedOut).seed(&[key; 32], &[moment; 32])
         };
         assert_eq!(seed(1, 1, 1, 1), seed(1, 1, 1, 1));
         for other in [
@@ -198,6 +236,33 @@ mod tests {
             seed(1, 1, 1, 2),
         ] {
             assert_ne!(seed(1, 1, 1, 1), other);
+        }
+    }
+
+    /// A kernel that gives all clones the same.
+    #[test]
+    fn more_is_mixed_in_unless_it_is_confirmed() {
+        let fill = |freshness| {
+            let mut bytes = [0; 40];
+            let source = |bytes: &mut [u8]| {
+                bytes.fill(7);
+                Ok(())
+            };
+            let fresh = Fresh::new(Seen::NOTHING, freshness);
+            fresh.fill_from(source, &mut bytes).expect("it has some");
+            bytes
+        };
+        for freshness in [Freshness::Reseeded, Freshness::NoDevice] {
+            assert_eq!(fill(freshness), [7; 40], "{freshness:?}");
+        }
+        for freshness in [
+            Freshness::NotReseeded,
+            Freshness::NotSaid,
+            Freshness::TimedOut,
+        ] {
+            let bytes = fill(freshness);
+            assert!(!bytes.chunks(8).any(|chunk| chunk == [7; 8]), "{bytes:?}");
+            assert_ne!(fill(freshness), bytes, "{freshness:?}");
         }
     }
 
@@ -222,7 +287,7 @@ mod tests {
 
     #[test]
     fn every_byte_is_filled() {
-        let fresh = Fresh::new(Seen::NOTHING, true);
+        let fresh = Fresh::new(Seen::NOTHING, Freshness::NoDevice);
         let mut or = [0; 300];
         for _ in 0..16 {
             let mut bytes = [0; 300];

@@ -6,12 +6,13 @@
 //! same random pools, the same “unique” IDs, the same half-done transactions. The kernel's
 //! `/dev/sysgenid` has a number, the *generation*, which changes whenever that may have happened.
 //! Where the hypervisor's own page can be seen, in `/dev/vmgenid`, a clone has a new ID there from
-//! its first instruction on. This crate looks at both.
+//! its first instruction on. This crate looks at both, and at the driver's answer to the ID, by the
+//! protocol in `Documentation/userspace-api/vmgenid.rst`.
 //!
 //! # A program that keeps what must be unique
 //!
 //! [`Cached`] holds a value that is built anew when the machine was cloned. While nothing has
-//! changed, using it costs a lock that nobody else holds and three loads; it makes no system call.
+//! changed, using it costs a lock that nobody else holds and a few loads; it makes no system call.
 //!
 //! ```
 //! use sysgenid::Cached;
@@ -48,15 +49,17 @@
 //!
 //! A snapshot that is taken between a program's last look and its use of a secret cannot be seen by
 //! the program. Only an overseer that quiesces it before the snapshot can exclude that.
-//! Where [`SysGenId::id_page`] is not [`IdPage::Mapped`], there is a window as well: for some
-//! milliseconds after the resume of a clone the generation is the old one, and even `getrandom()`
-//! returns the same bytes in all clones.
+//! Where [`SysGenId::id_page`] is neither [`IdPage::Mapped`] nor [`IdPage::Read`], there is a window as
+//! well: for some milliseconds after the resume of a clone (seconds, where the hypervisor notifies
+//! nobody) the generation is the old one, and even `getrandom()` returns the same bytes in all clones.
+//! [`Fresh::freshness`] says where the kernel's random bytes are not known to be fresh.
 
 mod cached;
 mod error;
 mod fresh;
 mod generation;
 mod overseer;
+mod process;
 mod status;
 mod survey;
 mod sys;
@@ -71,6 +74,7 @@ pub use crate::error::BuildError;
 pub use crate::error::Error;
 pub use crate::error::Result;
 pub use crate::fresh::Fresh;
+pub use crate::fresh::Freshness;
 pub use crate::generation::Generation;
 pub use crate::generation::VmId;
 pub use crate::overseer::Overseer;

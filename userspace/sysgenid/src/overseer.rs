@@ -77,11 +77,46 @@ impl Overseer {
     /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
-        Generation::new(self.page.load())
+        Generation::new(self.page.generation())
+    }
+
+    /// Waits until no change is due that the hypervisor has caused, for so long at most (`None`: without
+    /// a limit), and has the driver make it now: it does not wait for the kernel to be notified. It
+    /// takes no privilege. Nothing is due where the driver cannot see the hypervisor's ID.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// overseer.settle(Some(Duration::from_secs(10)))?;
+    /// assert_ne!(overseer.status()?.pending(), Some(true));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotSettled`] if a change is still due when the time is over.
+    pub fn settle(&self, limit: Option<Duration>) -> Result<()> {
+        let deadline = Deadline::after(limit);
+        loop {
+            match sys::settle(self.watcher.as_fd(), deadline.milliseconds()) {
+                Ok(()) => return Ok(()),
+                Err(Errno::TIME) => {
+                    return Err(Error::NotSettled {
+                        limit: limit.unwrap_or_default(),
+                    });
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::io("settle", GENERATION_NODE)(errno)),
+            }
+        }
     }
 
     /// Changes the generation: to `least` if that is greater than the current one plus 1, and to the
-    /// current one plus 1 otherwise; 0 asks for nothing in particular. Returns the generation after
+    /// current one plus 1 otherwise; 0 asks for nothing in particular. A change that is due comes first,
+    /// and the kernel's random number generator is made to reseed. Returns the generation after
     /// that, which may be a later one if others change it at the same time.
     ///
     /// ```
@@ -99,12 +134,16 @@ impl Overseer {
     /// [`Error::NotPrivileged`] without `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` in the initial
     /// user namespace.
     pub fn trigger(&self, least: u32) -> Result<Generation> {
-        match sys::trigger(self.watcher.as_fd(), least) {
-            Ok(()) => Ok(self.generation()),
-            Err(Errno::ACCESS | Errno::PERM) => Err(Error::NotPrivileged),
-            Err(errno) => Err(Error::io("change the generation of", GENERATION_NODE)(
-                errno,
-            )),
+        loop {
+            return match sys::trigger(self.watcher.as_fd(), least) {
+                Ok(()) => Ok(self.generation()),
+                // A signal came before the driver had begun.
+                Err(Errno::INTR) => continue,
+                Err(Errno::ACCESS | Errno::PERM) => Err(Error::NotPrivileged),
+                Err(errno) => Err(Error::io("change the generation of", GENERATION_NODE)(
+                    errno,
+                )),
+            };
         }
     }
 
@@ -137,14 +176,9 @@ impl Overseer {
     /// [`Error::TimedOut`] if there still is one when the time is over: [`Overseer::survey`] tells
     /// which.
     pub fn wait_watchers(&self, limit: Option<Duration>) -> Result<()> {
-        // A time that no clock reaches is none.
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = Deadline::after(limit);
         loop {
-            let milliseconds = match deadline {
-                None => 0,
-                Some(deadline) => milliseconds(deadline.saturating_duration_since(Instant::now())),
-            };
-            match sys::wait_watchers(self.watcher.as_fd(), milliseconds) {
+            match sys::wait_watchers(self.watcher.as_fd(), deadline.milliseconds()) {
                 Ok(()) => return Ok(()),
                 Err(Errno::TIME) => {
                     return Err(Error::TimedOut {
@@ -212,8 +246,25 @@ impl Overseer {
     }
 }
 
+/// When a wait ends, if ever.
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(limit: Option<Duration>) -> Self {
+        // A time that no clock reaches is none.
+        Self(limit.and_then(|limit| Instant::now().checked_add(limit)))
+    }
+
+    /// What is left, as the driver wants it: 0 is no limit.
+    fn milliseconds(&self) -> usize {
+        self.0.map_or(0, |deadline| {
+            milliseconds(deadline.saturating_duration_since(Instant::now()))
+        })
+    }
+}
+
 /// As the driver wants it: at least one, because 0 is no limit; a fraction counts as a whole one.
-fn milliseconds(time: Duration) -> usize {
+pub(crate) fn milliseconds(time: Duration) -> usize {
     let whole = time.as_nanos().div_ceil(1_000_000);
     usize::try_from(whole).unwrap_or(usize::MAX).max(1)
 }

@@ -10,12 +10,14 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     generation: Generation,
+    epoch: u64,
     acked: Generation,
     outdated: bool,
     tracked: bool,
     watchers: u64,
     outdated_watchers: u64,
     source: String,
+    reseeded: bool,
     pending: Option<bool>,
 }
 
@@ -44,12 +46,15 @@ impl Status {
         };
         Ok(Self {
             generation: generation("sysgenid-generation")?,
+            epoch: number("sysgenid-epoch")?,
             acked: generation("sysgenid-acked")?,
             outdated: flag("sysgenid-outdated")?,
             tracked: flag("sysgenid-tracked")?,
             watchers: number("sysgenid-watchers")?,
             outdated_watchers: number("sysgenid-outdated-watchers")?,
             source: field("sysgenid-source")?.to_owned(),
+            reseeded: flag("sysgenid-reseeded")?,
+            // Left out where the ID cannot be seen.
             pending: flag("sysgenid-pending").ok(),
         })
     }
@@ -66,6 +71,22 @@ impl Status {
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The epoch: the number of changes since the driver was loaded, which never comes back.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// let before = overseer.status()?.epoch();
+    /// overseer.trigger(0)?;
+    /// assert_eq!(overseer.status()?.epoch(), before + 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The generation that the watcher acknowledged last.
@@ -141,8 +162,9 @@ impl Status {
         self.outdated_watchers
     }
 
-    /// What caused the last change: `none` if there was none, `vmfork` or `vmgenid` for the
-    /// hypervisor, `ioctl` for an overseer, `kernel` for other kernel code.
+    /// What caused the last change: `none` if there was none; for the hypervisor `vmfork` (the
+    /// kernel's notification of VM forks), `vmgenid` (the ACPI device's) or `page` (somebody has looked
+    /// at the ID), whichever was first; `ioctl` for an overseer; `kernel` for other kernel code.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -157,8 +179,25 @@ impl Status {
         &self.source
     }
 
+    /// Whether the kernel's random number generator was reseeded with the hypervisor's present ID in
+    /// it, before anybody was told of the change. `false` also where there is no ID.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let status = sysgenid::Watcher::open()?.status()?;
+    /// if !status.reseeded() {
+    ///     println!("whoever clones this machine has to bring entropy");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reseeded(&self) -> bool {
+        self.reseeded
+    }
+
     /// Whether the hypervisor has given this machine a new ID, and the change of the generation for it
-    /// is still to come. `None` where the driver does not say it.
+    /// is still to come. `None` where the driver cannot see the ID.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -180,20 +219,24 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "pos:\t0\nflags:\t02\nsysgenid-generation:\t4294967295\n\
+        sysgenid-epoch:\t4294967297\n\
         sysgenid-acked:\t2\nsysgenid-outdated:\t1\nsysgenid-tracked:\t0\nsysgenid-watchers:\t5\n\
-        sysgenid-outdated-watchers:\t4\nsysgenid-source:\tvmfork\nsysgenid-pending:\t1\n";
+        sysgenid-outdated-watchers:\t4\nsysgenid-source:\tvmfork\n\
+        sysgenid-reseeded:\t1\nsysgenid-pending:\t1\n";
 
     #[test]
     fn all_lines_are_read() {
         let status = Status::parse(TEXT).expect("it is well-formed");
         let expected = Status {
             generation: Generation::new(u32::MAX),
+            epoch: 4_294_967_297,
             acked: Generation::new(2),
             outdated: true,
             tracked: false,
             watchers: 5,
             outdated_watchers: 4,
             source: "vmfork".into(),
+            reseeded: true,
             pending: Some(true),
         };
         assert_eq!(status, expected);
@@ -205,7 +248,7 @@ mod tests {
         let error = Status::parse(&text).expect_err("a line is missing");
         assert!(error.to_string().contains("sysgenid-acked"), "{error}");
         let text = TEXT.replace("sysgenid-pending", "pending");
-        let status = Status::parse(&text).expect("older drivers do not say it");
+        let status = Status::parse(&text).expect("where the ID cannot be seen");
         assert_eq!(status.pending(), None);
     }
 }

@@ -2,6 +2,9 @@
 
 //! What rustix and tokio cannot make safe for a device that they do not know: `mmap`, `ioctl`, and to
 //! register a descriptor. All unsafe code of this crate is here.
+//!
+//! What the pages are is said by `struct sysgenid_page` and `struct vmgenid_answer_page` in
+//! `uapi/linux/sysgenid.h`.
 
 #![expect(unsafe_code)]
 
@@ -11,6 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
 
 use rustix::ffi::c_void;
 use rustix::io;
@@ -21,9 +25,12 @@ use rustix::ioctl::IoctlOutput;
 use rustix::ioctl::Opcode;
 use rustix::ioctl::ioctl;
 use rustix::ioctl::opcode;
+use rustix::mm::Advice;
 use rustix::mm::MapFlags;
 use rustix::mm::ProtFlags;
+use rustix::mm::madvise;
 use rustix::mm::mmap;
+use rustix::mm::mmap_anonymous;
 use rustix::mm::munmap;
 use rustix::param::page_size;
 
@@ -37,6 +44,8 @@ const SET_WATCHER_TRACKING: Opcode = opcode::none(MAGIC, 1);
 const WAIT_WATCHERS: Opcode = opcode::none(MAGIC, 2);
 /// `SYSGENID_TRIGGER_GEN_UPDATE`
 const TRIGGER_GEN_UPDATE: Opcode = opcode::none(MAGIC, 3);
+/// `SYSGENID_SETTLE`
+const SETTLE: Opcode = opcode::none(MAGIC, 4);
 /// `VMGENID_GET_OFFSET`
 const GET_OFFSET: Opcode = opcode::none(MAGIC, 0x10);
 
@@ -60,6 +69,11 @@ pub(crate) fn wait_watchers(fd: BorrowedFd<'_>, milliseconds: usize) -> io::Resu
 pub(crate) fn trigger(fd: BorrowedFd<'_>, least: u32) -> io::Result<()> {
     let least = usize::try_from(least).map_err(|_| Errno::INVAL)?;
     by_value::<TRIGGER_GEN_UPDATE>(fd, least)
+}
+
+/// Waits until no change is due, for at most so many milliseconds, where 0 is no limit.
+pub(crate) fn settle(fd: BorrowedFd<'_>, milliseconds: usize) -> io::Result<()> {
+    by_value::<SETTLE>(fd, milliseconds)
 }
 
 /// `VMGENID_GET_OFFSET`, whose answer is what the call returns.
@@ -103,7 +117,12 @@ pub(crate) fn async_fd(
         .map_err(|error| error.into_parts().1)
 }
 
-/// The first page of a file, mapped to be read.
+/// `SYSGENID_FLAG_FIELDS`
+const FLAG_FIELDS: u32 = 1;
+/// `SYSGENID_FLAG_RESEEDED`
+const FLAG_RESEEDED: u32 = 2;
+
+/// A page, mapped.
 #[derive(Debug)]
 struct Mapping {
     /// # Invariants
@@ -112,14 +131,16 @@ struct Mapping {
     start: NonNull<c_void>,
 }
 
-// SAFETY: The mapping belongs to the process and not to a thread, and is only ever read, by atomic
-// loads.
+// SAFETY: The mapping belongs to the process and not to a thread, and is only ever accessed by atomic
+// operations.
 unsafe impl Send for Mapping {}
 // SAFETY: As for `Send`.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+    /// Maps the page of a file at that offset, to be read.
+    fn new(fd: BorrowedFd<'_>, offset: usize) -> io::Result<Self> {
+        let offset = u64::try_from(offset).map_err(|_| Errno::INVAL)?;
         // SAFETY: The kernel chooses the place (a null hint without MAP_FIXED), so that no memory of
         // this program is replaced.
         let start = unsafe {
@@ -129,13 +150,53 @@ impl Mapping {
                 ProtFlags::READ,
                 MapFlags::SHARED,
                 fd,
-                0,
+                offset,
             )
         }?;
         // INVARIANT: Mapped just now, and unmapped by `drop` only.
         NonNull::new(start)
             .map(|start| Self { start })
             .ok_or(Errno::FAULT)
+    }
+
+    /// The four bytes at that offset.
+    ///
+    /// # Safety
+    ///
+    /// The offset is a multiple of 4, and less than the size of a page.
+    #[inline]
+    unsafe fn word(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: By the invariant and the contract of this function these bytes are in the mapping,
+        // and aligned. Whoever writes them does it by single stores, which an atomic allows.
+        unsafe { self.start.byte_add(offset).cast::<AtomicU32>().as_ref() }
+    }
+
+    /// The eight bytes at that offset.
+    ///
+    /// # Safety
+    ///
+    /// The offset is a multiple of 8, and less than the size of a page.
+    #[inline]
+    unsafe fn double_word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: As in `word`. Nothing writes these bytes in two halves where a machine can load them
+        // in one piece.
+        unsafe { self.start.byte_add(offset).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// The epoch at that offset, which a machine with 32 bits would load in two halves: 0 there, and
+    /// the generation serves.
+    ///
+    /// # Safety
+    ///
+    /// As [`Mapping::double_word`].
+    #[inline]
+    unsafe fn epoch(&self, offset: usize) -> u64 {
+        if cfg!(target_pointer_width = "64") {
+            // SAFETY: By the contract of this function.
+            unsafe { self.double_word(offset) }.load(Ordering::Relaxed)
+        } else {
+            0
+        }
     }
 }
 
@@ -147,24 +208,118 @@ impl Drop for Mapping {
     }
 }
 
-/// The page that starts with the generation.
+/// What the generation page says of the kernel's random number generator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reseeded {
+    Yes,
+    No,
+    /// The driver is an older one, which has no flags.
+    NotSaid,
+}
+
+/// `struct sysgenid_page`
 #[derive(Debug)]
 pub(crate) struct GenerationPage(Mapping);
 
 impl GenerationPage {
+    const GENERATION: usize = 0;
+    const FLAGS: usize = 4;
+    const EPOCH: usize = 8;
+
     pub(crate) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        Mapping::new(fd).map(Self)
+        Mapping::new(fd, 0).map(Self)
     }
 
-    /// The generation at this moment.
-    ///
-    /// The load acquires: it pairs with the driver's release store, so that whoever sees the new
-    /// value also sees that the kernel has been reseeded.
+    /// The generation at this moment. Relaxed: the caller has a fence.
     #[inline]
-    pub(crate) fn load(&self) -> u32 {
-        // SAFETY: By the invariant of `Mapping`, the page is there, and its start is aligned. Only
-        // the kernel writes it, by single stores of these four bytes, which an atomic allows.
-        unsafe { self.0.start.cast::<AtomicU32>().as_ref() }.load(Ordering::Acquire)
+    pub(crate) fn generation(&self) -> u32 {
+        // SAFETY: A multiple of 4 in the page.
+        unsafe { self.0.word(Self::GENERATION) }.load(Ordering::Relaxed)
+    }
+
+    /// The epoch at this moment; 0 from a driver, or on a machine, that has none. Relaxed: the caller
+    /// has a fence.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        // SAFETY: A multiple of 8 in the page.
+        unsafe { self.0.epoch(Self::EPOCH) }
+    }
+
+    /// What the flags say: those of the generation and the epoch that were loaded before, or later
+    /// ones.
+    pub(crate) fn reseeded(&self) -> Reseeded {
+        // The driver stores the flags first, with release.
+        fence(Ordering::Acquire);
+        // SAFETY: A multiple of 4 in the page.
+        let flags = unsafe { self.0.word(Self::FLAGS) }.load(Ordering::Relaxed);
+        if flags & FLAG_FIELDS == 0 {
+            Reseeded::NotSaid
+        } else if flags & FLAG_RESEEDED == 0 {
+            Reseeded::No
+        } else {
+            Reseeded::Yes
+        }
+    }
+}
+
+/// What the driver has answered the hypervisor, all of it at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) id: VmId,
+    pub(crate) generation: u32,
+    pub(crate) epoch: u64,
+    pub(crate) reseeded: bool,
+}
+
+/// `struct vmgenid_answer_page`
+#[derive(Debug)]
+pub(crate) struct AnswerPage(Mapping);
+
+impl AnswerPage {
+    const SEQUENCE: usize = 0;
+    const FLAGS: usize = 4;
+    const GENERATION: usize = 8;
+    const ID: usize = 16;
+    const EPOCH: usize = 32;
+
+    /// Maps the page of `fd` at that offset.
+    pub(crate) fn map(fd: BorrowedFd<'_>, offset: usize) -> io::Result<Self> {
+        Mapping::new(fd, offset).map(Self)
+    }
+
+    /// What is answered; `None` while the driver writes it.
+    pub(crate) fn load(&self) -> Option<Answer> {
+        self.load_while(|| {})
+    }
+
+    /// The same, and what happens meanwhile.
+    #[inline]
+    pub(crate) fn load_while(&self, meanwhile: impl FnOnce()) -> Option<Answer> {
+        let Self(page) = self;
+        // SAFETY: A multiple of 4 in the page.
+        let sequence = unsafe { page.word(Self::SEQUENCE) };
+        // It pairs with the driver's release: what it stored before is seen below.
+        let before = sequence.load(Ordering::Acquire);
+        meanwhile();
+        // SAFETY: Multiples of 4 and of 8 in the page.
+        let (flags, generation, epoch) = unsafe {
+            (
+                page.word(Self::FLAGS).load(Ordering::Relaxed),
+                page.word(Self::GENERATION).load(Ordering::Relaxed),
+                page.epoch(Self::EPOCH),
+            )
+        };
+        let answer = Answer {
+            // SAFETY: A multiple of 8, and 16 bytes from there are in the page.
+            id: unsafe { load_id(page, Self::ID) },
+            generation,
+            epoch,
+            reseeded: flags & FLAG_RESEEDED != 0,
+        };
+        // What was loaded is not of a later answer, if the sequence is the same still.
+        fence(Ordering::Acquire);
+        let after = sequence.load(Ordering::Relaxed);
+        (before % 2 == 0 && before == after).then_some(answer)
     }
 }
 
@@ -186,28 +341,73 @@ impl IdPage {
         }
         // INVARIANT: The offset was just checked.
         Ok(Self {
-            mapping: Mapping::new(fd)?,
+            mapping: Mapping::new(fd, 0)?,
             offset,
         })
     }
 
-    /// The ID at this moment (two loads). The hypervisor writes it while the machine stands still,
-    /// so that the halves always belong together: unless the machine is stopped between the loads,
-    /// and then they differ from any ID that was remembered, which is what counts.
+    /// The ID at this moment. The hypervisor writes it while the machine stands still, so that the
+    /// parts always belong together: unless the machine is stopped between the loads, and then they
+    /// differ from any ID that was remembered, which is what counts. Relaxed: the caller has a fence.
     #[inline]
     pub(crate) fn load(&self) -> VmId {
-        let half = |number: usize| {
-            // SAFETY: By the invariants, these eight bytes are in the mapping, and aligned. Nothing
-            // writes them while this runs.
-            let half = unsafe {
-                let half = self.mapping.start.byte_add(self.offset + 8 * number);
-                half.cast::<AtomicU64>().as_ref()
-            };
-            half.load(Ordering::Acquire).to_ne_bytes()
-        };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&half(0));
-        bytes[8..].copy_from_slice(&half(1));
-        VmId::new(bytes)
+        // SAFETY: By the invariant.
+        unsafe { load_id(&self.mapping, self.offset) }
+    }
+}
+
+/// An ID, by loads of no more than the machine's word.
+///
+/// # Safety
+///
+/// The offset is a multiple of 8, and at least 16 less than the size of a page.
+#[inline]
+unsafe fn load_id(page: &Mapping, offset: usize) -> VmId {
+    let mut bytes = [0; 16];
+    if cfg!(target_pointer_width = "64") {
+        for (number, half) in bytes.chunks_exact_mut(8).enumerate() {
+            // SAFETY: By the contract of this function.
+            let word = unsafe { page.double_word(offset + 8 * number) };
+            half.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+    } else {
+        for (number, quarter) in bytes.chunks_exact_mut(4).enumerate() {
+            // SAFETY: By the contract of this function.
+            let word = unsafe { page.word(offset + 4 * number) };
+            quarter.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        }
+    }
+    VmId::new(bytes)
+}
+
+/// A page that a forked process finds empty: by it, it notices that it is one.
+#[derive(Debug)]
+pub(crate) struct ForkPage(Mapping);
+
+impl ForkPage {
+    /// Maps it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` from a kernel that does not know of that (before 4.14).
+    pub(crate) fn map() -> io::Result<Self> {
+        let (size, protection) = (page_size(), ProtFlags::READ | ProtFlags::WRITE);
+        // SAFETY: As in `Mapping::new`.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), size, protection, MapFlags::PRIVATE) };
+        let start = start?;
+        // INVARIANT: As in `Mapping::new`.
+        let page = NonNull::new(start)
+            .map(|start| Self(Mapping { start }))
+            .ok_or(Errno::FAULT)?;
+        // SAFETY: The page was mapped just now, and nothing is in it yet.
+        unsafe { madvise(start, size, Advice::LinuxWipeOnFork) }?;
+        Ok(page)
+    }
+
+    /// The word that is 0 in a process that was forked since it was stored.
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        // SAFETY: A multiple of 4 in the page, which is writable, and only ever accessed by this.
+        unsafe { self.0.word(0) }
     }
 }

@@ -2,53 +2,71 @@
 
 //! The generation and the hypervisor's ID, mapped.
 
+use std::os::fd::AsFd as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::compiler_fence;
+use std::sync::atomic::fence;
 use std::time::Duration;
-use std::time::Instant;
+
+use rustix::fs::fstat;
+use rustix::io::Errno;
+use rustix::io::pread;
+use rustix::thread::ClockId;
+use rustix::thread::NanosleepRelativeResult;
+use rustix::thread::clock_nanosleep_relative;
+use rustix::time::Timespec;
 
 use crate::Error;
 use crate::Fresh;
+use crate::Freshness;
 use crate::GENERATION_NODE;
 use crate::Generation;
 use crate::Guard;
 use crate::ID_NODE;
 use crate::Result;
 use crate::VmId;
+use crate::overseer::milliseconds;
+use crate::process::Process;
 use crate::sys;
+use crate::sys::Reseeded;
 use crate::watcher::Node;
-use crate::watcher::Watcher;
 
-/// How long [`SysGenId::settle`] waits for the kernel, unless [`Options::limit`] says otherwise.
+/// How long [`SysGenId::settle`] sleeps in all, unless [`Options::limit`] says otherwise.
 ///
-/// The change follows the resume by some tens of milliseconds, by 170 ms where it was slowest.
+/// The change follows the resume by some tens of milliseconds. Where nobody notifies the kernel, the
+/// driver looks for itself every four seconds.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A wait is cut into pieces of this length. Nothing depends on it while descriptors behave; a
-/// descriptor that is shared with a forked process can be acknowledged by that one.
-const PIECE: Duration = Duration::from_millis(100);
-
-/// How long to sleep where nothing can wake this program up.
-const NAP: Duration = Duration::from_millis(1);
+/// How long to sleep between two looks: an eighth of what was slept already, in these bounds. So the
+/// answer is seen soon after it is there, and whoever waits for long wakes up rarely.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_millis(50);
 
 /// The generation and, where it may be seen, the hypervisor's ID: both mapped, so that a look is
-/// three loads and no system call.
+/// a few loads and no system call.
 ///
 /// It is cheap to clone and to share between threads, and goes on working in a forked process, after
-/// `chroot()`, and after privileges were dropped. It holds a descriptor of each node.
+/// `chroot()`, and after privileges were dropped. It holds mappings and no descriptor, except where
+/// [`SysGenId::id_page`] is [`IdPage::Read`].
+///
+/// What it does is the protocol of `Documentation/userspace-api/vmgenid.rst`. Once it is open it makes
+/// no system call but `clock_nanosleep()` and `getrandom()`, takes no lock, and needs no `/proc`.
 ///
 /// ```
 /// # fn main() -> Result<(), sysgenid::Error> {
 /// use sysgenid::SysGenId;
 ///
 /// let sysgenid = SysGenId::open()?;
-/// let mut seen = sysgenid.look();
+/// // Before the first secret is made:
+/// let mut seen = sysgenid.settle().seen();
 /// for _ in 0..3 {
 ///     // Before each use of what must be unique:
 ///     if sysgenid.look() != seen {
-///         let fresh = sysgenid.settle(seen);
+///         let fresh = sysgenid.settle();
 ///         // … rebuild it from fresh.fill() …
 ///         seen = fresh.seen();
 ///     }
@@ -62,13 +80,73 @@ pub struct SysGenId(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     page: sys::GenerationPage,
-    /// To sleep on until the generation changes. Untracked: nobody waits for it.
-    watcher: Option<Watcher>,
-    /// Where to open one when there is something to wait for, if none is held.
-    node: Option<PathBuf>,
-    id: Option<sys::IdPage>,
+    process: Process,
+    id: Option<Id>,
     id_page: IdPage,
     limit: Duration,
+    /// The node by which to hasten, if that is wanted.
+    hasten: Option<PathBuf>,
+}
+
+/// The hypervisor's ID, and the driver's answer to it.
+#[derive(Debug)]
+struct Id {
+    place: Place,
+    answer: sys::AnswerPage,
+}
+
+/// Where the ID is looked at.
+#[derive(Debug)]
+enum Place {
+    Mapped(sys::IdPage),
+    Read(Reader),
+}
+
+impl Id {
+    /// The ID at this moment; `None` if it cannot be read any more.
+    #[inline]
+    fn load(&self) -> Option<VmId> {
+        match &self.place {
+            Place::Mapped(page) => Some(page.load()),
+            Place::Read(reader) => reader.read(),
+        }
+    }
+}
+
+/// The node, kept open because its page cannot be mapped.
+#[derive(Debug)]
+struct Reader {
+    fd: OwnedFd,
+    file: FileNumber,
+}
+
+/// What tells a file from others: its device and its inode.
+type FileNumber = (u64, u64);
+
+impl Reader {
+    fn new(fd: OwnedFd) -> rustix::io::Result<Self> {
+        file_number(&fd).map(|file| Self { fd, file })
+    }
+
+    #[cold]
+    fn read(&self) -> Option<VmId> {
+        // A daemon closes descriptors that it did not open, and the number is another file's then.
+        if file_number(&self.fd) != Ok(self.file) {
+            return None;
+        }
+        let mut bytes = [0; 16];
+        loop {
+            match pread(&self.fd, &mut bytes, 0) {
+                Ok(16) => return Some(VmId::new(bytes)),
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn file_number(fd: &OwnedFd) -> rustix::io::Result<FileNumber> {
+    fstat(fd).map(|status| (status.st_dev, status.st_ino))
 }
 
 /// Whether the hypervisor's page can be looked at.
@@ -77,6 +155,9 @@ struct Inner {
 pub enum IdPage {
     /// It is mapped: a clone is noticed at the first look after its resume.
     Mapped,
+    /// It is not safe to map it, so that each look reads the ID by two system calls, from a descriptor
+    /// that is kept. A clone is noticed as soon as where it is mapped.
+    Read,
     /// There is none: no such device in this machine, or one whose page user space may not see.
     Absent,
     /// The node is there, and this process may not open it. Its mode is 0400 unless the administrator
@@ -88,34 +169,43 @@ pub enum IdPage {
     NotWanted,
 }
 
-/// What was seen in one look: the generation and, where the page is mapped, the hypervisor's ID.
+/// What was seen in one look: the generation, the epoch and, where it can be looked at, the
+/// hypervisor's ID; and in which of several forked processes.
 ///
-/// Two looks that are equal mean that the machine was not cloned between them.
+/// Two looks that are equal mean that the machine was not cloned between them, and the process not
+/// forked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
     id: Option<VmId>,
     generation: Generation,
+    epoch: u64,
+    process: u32,
 }
 
 impl Seen {
     /// What there is to see without a device: always the same.
-    pub(crate) const NOTHING: Self = Self::new(Generation::new(0), None);
+    pub(crate) const NOTHING: Self = Self::new(Generation::new(0), 0, None, 0);
 
-    /// What was seen in a look that was remembered outside of this program, or on the other side of an
-    /// interface for another language.
+    /// What was seen in a look that an interface for another language has carried.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// use sysgenid::Seen;
     ///
     /// let seen = sysgenid::SysGenId::open()?.look();
-    /// assert_eq!(Seen::new(seen.generation(), seen.id()), seen);
+    /// let carried = Seen::new(seen.generation(), seen.epoch(), seen.id(), seen.process());
+    /// assert_eq!(carried, seen);
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub const fn new(generation: Generation, id: Option<VmId>) -> Self {
-        Self { id, generation }
+    pub const fn new(generation: Generation, epoch: u64, id: Option<VmId>, process: u32) -> Self {
+        Self {
+            id,
+            generation,
+            epoch,
+            process,
+        }
     }
 
     /// The generation.
@@ -132,7 +222,24 @@ impl Seen {
         self.generation
     }
 
-    /// The hypervisor's ID, where its page is mapped.
+    /// The epoch: the number of changes since the driver was loaded, which never comes back. 0 from an
+    /// older driver, and on machines with 32 bits, which would load it in two halves.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::SysGenId::open()?;
+    /// let before = sysgenid.look().epoch();
+    /// sysgenid::Overseer::open()?.trigger(0)?;
+    /// assert_eq!(sysgenid.look().epoch(), before + 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The hypervisor's ID, where it can be looked at.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -144,6 +251,21 @@ impl Seen {
     #[must_use]
     pub const fn id(&self) -> Option<VmId> {
         self.id
+    }
+
+    /// A number that a forked process has not in common with those that it comes from. It says
+    /// nothing else.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::SysGenId::open()?;
+    /// assert_eq!(sysgenid.look().process(), sysgenid.look().process());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn process(&self) -> u32 {
+        self.process
     }
 }
 
@@ -164,8 +286,8 @@ impl Seen {
 pub struct Options {
     generation_node: PathBuf,
     id_node: Option<PathBuf>,
-    descriptor: bool,
     limit: Duration,
+    hasten: bool,
 }
 
 impl Default for Options {
@@ -173,8 +295,8 @@ impl Default for Options {
         Self {
             generation_node: GENERATION_NODE.into(),
             id_node: Some(ID_NODE.into()),
-            descriptor: true,
             limit: LIMIT,
+            hasten: false,
         }
     }
 }
@@ -239,27 +361,8 @@ impl Options {
         self
     }
 
-    /// Holds no descriptor, only the mappings: `/dev/sysgenid` is opened again when there is a change to
-    /// wait for. If it cannot be opened then, waiting is less exact.
-    ///
-    /// For a library inside a program that it knows nothing of. Daemons close descriptors that they did
-    /// not open, and the number may then belong to a file of the program.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
-    /// let sysgenid = sysgenid::Options::new().without_descriptor().open()?;
-    /// let seen = sysgenid.look();
-    /// assert!(sysgenid.settle(seen).is_confirmed());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn without_descriptor(mut self) -> Self {
-        self.descriptor = false;
-        self
-    }
-
-    /// How long [`SysGenId::settle`] waits for the kernel before it goes on without.
+    /// How long [`SysGenId::settle`] sleeps in all before it goes on without the kernel's answer [five
+    /// seconds].
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -273,6 +376,26 @@ impl Options {
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Asks the driver for its answer where it is not there yet, instead of sleeping until the driver
+    /// has heard of the new ID, or looks for itself, which can take seconds.
+    ///
+    /// [`SysGenId::settle`] opens `/dev/sysgenid` for that, by its path, and makes one ioctl
+    /// (`SYSGENID_SETTLE`). Where it cannot, it sleeps as without this option. A program that is
+    /// confined to few system calls does without.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::Options::new().hasten().open()?;
+    /// assert!(sysgenid.settle().is_confirmed());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hasten(mut self) -> Self {
+        self.hasten = true;
         self
     }
 
@@ -292,43 +415,44 @@ impl Options {
     /// may not open it, [`Error::NotTheDevice`] where it is something else. What keeps the
     /// hypervisor's page from being mapped is no error: [`SysGenId::id_page`] says it.
     pub fn open(self) -> Result<SysGenId> {
-        let watcher = watcher(&self.generation_node)?;
-        let page = watcher.map()?;
-        let (id, id_page) = match self.id_node.as_deref().map(map_id) {
+        let node = &self.generation_node;
+        let fd = Node::GENERATION.open(node, false)?;
+        let page = sys::GenerationPage::map(fd.as_fd()).map_err(Error::io("map", node))?;
+        let process = Process::new().map_err(Error::io("allocate a page for", node))?;
+        let (id, id_page) = match self.id_node.as_deref().map(open_id) {
             None => (None, IdPage::NotWanted),
-            Some(Ok(id)) => (Some(id), IdPage::Mapped),
+            Some(Ok((id, id_page))) => (Some(id), id_page),
             Some(Err(Error::NoDevice { .. })) => (None, IdPage::Absent),
             Some(Err(error @ Error::Forbidden { .. })) => (None, IdPage::Forbidden(error)),
             Some(Err(error)) => (None, IdPage::Failed(error)),
         };
         Ok(SysGenId(Arc::new(Inner {
             page,
-            watcher: self.descriptor.then_some(watcher),
-            node: (!self.descriptor).then_some(self.generation_node),
+            process,
             id,
             id_page,
             limit: self.limit,
+            hasten: self.hasten.then_some(self.generation_node),
         })))
     }
 }
 
-/// A watcher to sleep on.
-fn watcher(node: &Path) -> Result<Watcher> {
-    // For writing where that is allowed: to acknowledge, so that it can be slept on again.
-    match Node::GENERATION.open(node, true) {
-        Err(Error::Forbidden { .. }) => Node::GENERATION.open(node, false),
-        other => other,
-    }
-    .map(|fd| Watcher::new(fd, node))
-}
-
-fn map_id(node: &Path) -> Result<sys::IdPage> {
-    use std::os::fd::AsFd as _;
-
+fn open_id(node: &Path) -> Result<(Id, IdPage)> {
     let fd = Node::ID.open(node, false)?;
     let io = |action| Error::io(action, node);
+    let answer = rustix::param::page_size();
+    let answer = sys::AnswerPage::map(fd.as_fd(), answer).map_err(io("map the answer in"))?;
     let offset = sys::id_offset(fd.as_fd()).map_err(io("ask for the offset in"))?;
-    sys::IdPage::map(fd.as_fd(), offset).map_err(io("map"))
+    let (place, id_page) = match sys::IdPage::map(fd.as_fd(), offset) {
+        Ok(page) => (Place::Mapped(page), IdPage::Mapped),
+        // The driver shows the ID, and not what else there is in its page.
+        Err(Errno::NODEV) => {
+            let reader = Reader::new(fd).map_err(io("look at"))?;
+            (Place::Read(reader), IdPage::Read)
+        }
+        Err(errno) => return Err(io("map")(errno)),
+    };
+    Ok((Id { place, answer }, id_page))
 }
 
 impl SysGenId {
@@ -359,7 +483,7 @@ impl SysGenId {
         Options::new().open()
     }
 
-    /// Looks: three loads, and no system call.
+    /// Looks: a few loads, and no system call (unless [`SysGenId::id_page`] is [`IdPage::Read`]).
     ///
     /// If it is not equal to what was seen when a secret was made, then that secret must not be used
     /// any more: see [`SysGenId::settle`]. Look again before what was made with the secret leaves the
@@ -375,12 +499,26 @@ impl SysGenId {
     #[inline]
     #[must_use]
     pub fn look(&self) -> Seen {
-        // In whatever order: if the machine is cloned between the loads, then what is seen is a
-        // mixture, which differs from what was remembered, or from the next look.
-        let id = self.0.id.as_ref().map(sys::IdPage::load);
+        // What was made before is made when this looks: for the compiler, and for the processor. A
+        // snapshot stops whole processors, so that on x86 nothing more is needed.
+        compiler_fence(Ordering::SeqCst);
+        fence(Ordering::AcqRel);
+        let inner = &*self.0;
+        let id = inner.id.as_ref().and_then(Id::load);
+        let process = inner.process.number();
+        // The driver stores the epoch last: whoever sees a new one sees the generation of it.
+        let epoch = inner.page.epoch();
+        fence(Ordering::Acquire);
+        let generation = Generation::new(inner.page.generation());
+        // What is used or drawn after this look is that of what was seen, or newer. If the machine is
+        // cloned between the loads, then what is seen is a mixture, which differs from what was
+        // remembered, or from the next look.
+        fence(Ordering::Acquire);
         Seen {
             id,
-            generation: self.generation(),
+            generation,
+            epoch,
+            process,
         }
     }
 
@@ -396,19 +534,22 @@ impl SysGenId {
     #[inline]
     #[must_use]
     pub fn generation(&self) -> Generation {
-        Generation::new(self.0.page.load())
+        let generation = self.0.page.generation();
+        // What is drawn after this is not from before the change to that generation.
+        fence(Ordering::Acquire);
+        Generation::new(generation)
     }
 
-    /// Whether the hypervisor's page is looked at. Where it is not, a clone is noticed some
-    /// milliseconds after its resume, and the random bytes that it has drawn until then are those of
-    /// its sisters.
+    /// Whether the hypervisor's ID is looked at. Where it is not, a clone is noticed some milliseconds
+    /// after its resume (seconds, where the hypervisor notifies nobody), and the random bytes that it
+    /// has drawn until then are those of its sisters.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// use sysgenid::IdPage;
     ///
     /// let sysgenid = sysgenid::SysGenId::open()?;
-    /// if !matches!(sysgenid.id_page(), IdPage::Mapped) {
+    /// if !matches!(sysgenid.id_page(), IdPage::Mapped | IdPage::Read) {
     ///     eprintln!("clones are noticed late: {:?}", sysgenid.id_page());
     /// }
     /// # Ok(())
@@ -419,63 +560,79 @@ impl SysGenId {
         &self.0.id_page
     }
 
-    /// After a look that differs from `known`: waits until the kernel has reseeded its random number
-    /// generator for the machine that this is now, and returns what is needed to build anew.
+    /// Before anything is derived for the first time, and after a look that differs from what was
+    /// seen: sleeps until the driver has answered the hypervisor's ID, which says that the kernel has
+    /// reseeded its random number generator for the machine that this is now. Returns what is needed
+    /// to build anew.
     ///
-    /// It returns at once where there is nothing to wait for: the ID is the one of `known` (then an
-    /// overseer has changed the generation, or nothing has happened), or the generation has followed
-    /// the ID already. It never fails: if the hypervisor wrote a new ID and the kernel does not say,
-    /// within [`Options::limit`], that it has heard of it, then [`Fresh::is_confirmed`] is `false`,
-    /// and [`Fresh::fill`] mixes in what tells this machine from its clones.
+    /// A program that has just been started may have been started in a clone that has just been
+    /// resumed. So this comes before its first secret as well.
+    ///
+    /// It returns at once where the ID is answered already, and where the ID cannot be seen. It never
+    /// fails: if there is no answer within [`Options::limit`] then [`Fresh::freshness`] says so, and
+    /// [`Fresh::fill`] mixes in what tells this machine from its clones.
     ///
     /// Throw away what was derived from the old state before calling this.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// let sysgenid = sysgenid::SysGenId::open()?;
-    /// let seen = sysgenid.look();
-    /// // Nothing has happened: it returns at once.
-    /// let fresh = sysgenid.settle(seen);
-    /// assert_eq!(fresh.seen(), seen);
-    /// assert!(fresh.is_confirmed());
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn settle(&self, known: Seen) -> Fresh {
-        self.settle_when(|seen, watcher| {
-            if seen.id == known.id {
-                // The hypervisor has said nothing new. What an overseer changes is no clone of which
-                // the kernel has yet to hear.
-                return true;
-            }
-            // The generation may have been changed by an overseer before the snapshot: whether the
-            // change for this ID is still due is for the driver to say. Where it cannot be asked
-            // (no /proc), another generation is all there is.
-            match pending(watcher) {
-                Some(pending) => !pending,
-                None => seen.generation != known.generation,
-            }
-        })
-    }
-
-    /// What is needed to build something for the first time: as [`SysGenId::settle`], for a program
-    /// that has not seen anything yet, and may have been started in a clone that has just been
-    /// resumed.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
-    /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let mut key = [0; 32];
-    /// let fresh = sysgenid.fresh();
+    /// let fresh = sysgenid.settle();
     /// fresh.fill(&mut key)?;
     /// # assert_ne!(key, [0; 32]);
+    /// # assert_eq!(fresh.seen(), sysgenid.look());
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn fresh(&self) -> Fresh {
-        self.settle_when(|_, watcher| pending(watcher) != Some(true))
+    pub fn settle(&self) -> Fresh {
+        let limit = self.0.limit;
+        let mut hasten = self.0.hasten.as_deref();
+        let mut slept = Duration::ZERO;
+        loop {
+            if let Some(fresh) = self.settled() {
+                return fresh;
+            }
+            let left = limit.saturating_sub(slept);
+            if left.is_zero() {
+                return Fresh::new(self.look(), Freshness::TimedOut);
+            }
+            if let Some(node) = hasten.take() {
+                if settle_by_ioctl(node, left) == Err(Errno::TIME) {
+                    slept = limit;
+                }
+                continue;
+            }
+            // What was slept is counted, so that no clock has to be asked.
+            let nap = (slept / 8).clamp(SHORTEST, LONGEST).min(left);
+            sleep(nap);
+            slept += nap;
+        }
+    }
+
+    /// What is needed to build anew, if the ID that is seen is answered, or if none can be seen.
+    fn settled(&self) -> Option<Fresh> {
+        let seen = self.look();
+        let inner = &*self.0;
+        let (Some(id), Some(seen_id)) = (&inner.id, seen.id) else {
+            let freshness = match inner.page.reseeded() {
+                Reseeded::Yes => Freshness::Reseeded,
+                Reseeded::No => Freshness::NotReseeded,
+                Reseeded::NotSaid => Freshness::NotSaid,
+            };
+            return Some(Fresh::new(seen, freshness));
+        };
+        let answer = id.answer.load()?;
+        let is_settled = answer.id == seen_id
+            && answer.generation == seen.generation.get()
+            && answer.epoch == seen.epoch;
+        let freshness = if answer.reseeded {
+            Freshness::Reseeded
+        } else {
+            Freshness::NotReseeded
+        };
+        is_settled.then(|| Fresh::new(seen, freshness))
     }
 
     /// Remembers what is seen now, for work that must not cross a change.
@@ -494,53 +651,26 @@ impl SysGenId {
     pub fn guard(&self) -> Guard {
         Guard::new(self.clone())
     }
-
-    fn settle_when(&self, is_settled: impl Fn(Seen, Option<&Watcher>) -> bool) -> Fresh {
-        let node = self.0.node.as_deref();
-        let opened = node.and_then(|node| watcher(node).ok());
-        let watcher = self.0.watcher.as_ref().or(opened.as_ref());
-        let deadline = Instant::now() + self.0.limit;
-        loop {
-            let seen = self.look();
-            if is_settled(seen, watcher) {
-                // Settled for what was seen, and not for what has come since.
-                if self.look() == seen {
-                    return Fresh::new(seen, true);
-                }
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Fresh::new(seen, false);
-            }
-            sleep(watcher, seen.generation, left.min(PIECE));
-        }
-    }
 }
 
-/// Whether the driver says that a change is due. `None` where it cannot be asked.
-fn pending(watcher: Option<&Watcher>) -> Option<bool> {
-    watcher?.status().ok()?.pending()
+/// Has the driver see now to what is due, for so long at most.
+fn settle_by_ioctl(node: &Path, limit: Duration) -> rustix::io::Result<()> {
+    // An older driver does not know the ioctl.
+    let fd = Node::GENERATION
+        .open(node, false)
+        .map_err(|_| Errno::NODEV)?;
+    sys::settle(fd.as_fd(), milliseconds(limit))
 }
 
-/// Sleeps for so long, or until the generation is another one.
-fn sleep(watcher: Option<&Watcher>, generation: Generation, length: Duration) {
-    let Some(watcher) = watcher else {
-        thread::sleep(NAP.min(length));
+/// Sleeps for so long.
+fn sleep(length: Duration) {
+    let Ok(mut left) = Timespec::try_from(length) else {
         return;
     };
-    // A watcher that has not acknowledged an earlier change is ready all the time.
-    match watcher.wait_timeout(Duration::ZERO) {
-        Ok(None) => {}
-        Ok(Some(_)) if watcher.ack(generation).is_ok() => {}
-        // The generation has changed just now, or this descriptor cannot acknowledge.
-        Ok(Some(_)) | Err(_) => {
-            thread::sleep(NAP.min(length));
-            return;
-        }
-    }
-    if watcher.wait_timeout(length).is_err() {
-        thread::sleep(NAP.min(length));
+    while let NanosleepRelativeResult::Interrupted(rest) =
+        clock_nanosleep_relative(ClockId::Monotonic, &left)
+    {
+        left = rest;
     }
 }
 
@@ -552,21 +682,37 @@ pub mod stand_in {
     use std::fs::File;
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::FileExt as _;
+    use std::path::PathBuf;
     use std::sync::Arc;
+    use std::sync::Mutex;
     use std::time::Duration;
 
+    use super::Id;
     use super::IdPage;
     use super::Inner;
+    use super::Place;
+    use super::Process;
+    use super::Reader;
     use super::SysGenId;
     use super::sys;
 
     /// The offset that QEMU uses.
     const OFFSET: u64 = 40;
 
+    /// `SYSGENID_FLAG_FIELDS`
+    pub const FIELDS: u32 = 1;
+    /// `SYSGENID_FLAG_RESEEDED`
+    pub const RESEEDED: u32 = 2;
+
+    /// A machine with the driver: at first, generation 0, and an ID of zeroes that is answered.
     #[derive(Debug)]
     pub struct StandIn {
         generation: File,
         id: File,
+        /// The same ID, as the node shows it to who reads.
+        readable: File,
+        answer: File,
+        sequence: Mutex<u32>,
     }
 
     impl Default for StandIn {
@@ -584,97 +730,292 @@ pub mod stand_in {
                     .expect("a page");
                 file
             };
-            Self {
+            let device = Self {
                 generation: file(),
                 id: file(),
-            }
+                readable: file(),
+                answer: file(),
+                sequence: Mutex::default(),
+            };
+            device.set_generation(0);
+            device
         }
 
+        /// A change as the driver makes it, which has reseeded the kernel: the ID that is there is
+        /// answered.
         pub fn set_generation(&self, generation: u32) {
-            self.generation
-                .write_all_at(&generation.to_ne_bytes(), 0)
-                .expect("the file is there");
+            self.change(generation, RESEEDED);
         }
 
+        /// The same, but the flag says whether it has.
+        pub fn change(&self, generation: u32, flags: u32) {
+            let mut id = [0; 16];
+            self.readable
+                .read_exact_at(&mut id, 0)
+                .expect("the file is there");
+            self.publish(generation, flags, &id);
+        }
+
+        /// A change by an overseer: what is answered stays so.
+        pub fn trigger(&self, generation: u32) {
+            let mut id = [0; 16];
+            self.answer
+                .read_exact_at(&mut id, 16)
+                .expect("the file is there");
+            self.publish(generation, RESEEDED, &id);
+        }
+
+        fn publish(&self, generation: u32, flags: u32, id: &[u8; 16]) {
+            let mut sequence = self.sequence.lock().expect("no test panics here");
+            write(&self.answer, 0, &(*sequence + 1).to_ne_bytes());
+            self.set_page(FIELDS | flags, generation, generation.into());
+            write(&self.answer, 4, &flags.to_ne_bytes());
+            write(&self.answer, 8, &generation.to_ne_bytes());
+            write(&self.answer, 16, id);
+            write(&self.answer, 32, &u64::from(generation).to_ne_bytes());
+            *sequence += 2;
+            write(&self.answer, 0, &sequence.to_ne_bytes());
+        }
+
+        /// Writes the generation page alone. An older driver has flags and an epoch of 0.
+        pub fn set_page(&self, flags: u32, generation: u32, epoch: u64) {
+            write(&self.generation, 4, &flags.to_ne_bytes());
+            write(&self.generation, 0, &generation.to_ne_bytes());
+            write(&self.generation, 8, &epoch.to_ne_bytes());
+        }
+
+        /// Writes a number in the answer page alone.
+        pub fn set_answer(&self, offset: u64, number: u32) {
+            write(&self.answer, offset, &number.to_ne_bytes());
+        }
+
+        /// What the hypervisor does.
         pub fn set_id(&self, id: u8) {
-            self.id
-                .write_all_at(&[id; 16], OFFSET)
-                .expect("the file is there");
+            write(&self.readable, 0, &[id; 16]);
+            write(&self.id, OFFSET, &[id; 16]);
         }
 
+        /// Opens it as a process that may map all pages.
         #[must_use]
         pub fn open(&self, limit: Duration) -> SysGenId {
-            let page = sys::GenerationPage::map(self.generation.as_fd()).expect("a mapping");
-            let id = sys::IdPage::map(self.id.as_fd(), 40).expect("a mapping");
+            let page = sys::IdPage::map(self.id.as_fd(), 40).expect("a mapping");
+            self.open_with(Some(Place::Mapped(page)), IdPage::Mapped, limit, None)
+        }
+
+        /// The same, and hastens by a node.
+        #[must_use]
+        pub fn open_hastening(&self, limit: Duration, node: impl Into<PathBuf>) -> SysGenId {
+            let page = sys::IdPage::map(self.id.as_fd(), 40).expect("a mapping");
+            let place = Some(Place::Mapped(page));
+            self.open_with(place, IdPage::Mapped, limit, Some(node.into()))
+        }
+
+        /// Opens it where the hypervisor's page cannot be mapped.
+        #[must_use]
+        pub fn open_to_read(&self, limit: Duration) -> SysGenId {
+            let fd = self.readable.try_clone().expect("a descriptor").into();
+            let reader = Reader::new(fd).expect("a file");
+            self.open_with(Some(Place::Read(reader)), IdPage::Read, limit, None)
+        }
+
+        /// Opens it without `/dev/vmgenid`.
+        #[must_use]
+        pub fn open_without_id(&self, limit: Duration) -> SysGenId {
+            self.open_with(None, IdPage::Absent, limit, None)
+        }
+
+        fn open_with(
+            &self,
+            place: Option<Place>,
+            id_page: IdPage,
+            limit: Duration,
+            hasten: Option<PathBuf>,
+        ) -> SysGenId {
+            let answer = || sys::AnswerPage::map(self.answer.as_fd(), 0).expect("a mapping");
             SysGenId(Arc::new(Inner {
-                page,
-                watcher: None,
-                node: None,
-                id: Some(id),
-                id_page: IdPage::Mapped,
+                page: sys::GenerationPage::map(self.generation.as_fd()).expect("a mapping"),
+                process: Process::new().expect("a page"),
+                id: place.map(|place| Id {
+                    place,
+                    answer: answer(),
+                }),
+                id_page,
                 limit,
+                hasten,
             }))
         }
+    }
+
+    fn write(file: &File, offset: u64, bytes: &[u8]) {
+        file.write_all_at(bytes, offset).expect("the file is there");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::stand_in::FIELDS;
+    use super::stand_in::RESEEDED;
     use super::stand_in::StandIn;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
-    const SHORT: Duration = Duration::from_millis(5);
+    const SHORT: Duration = Duration::from_millis(20);
 
     #[test]
     fn equal_looks_mean_no_change() {
         let device = StandIn::new();
+        for sysgenid in [device.open(LONG), device.open_to_read(LONG)] {
+            let seen = sysgenid.look();
+            assert_eq!(sysgenid.look(), seen);
+            device.set_generation(1);
+            assert_ne!(sysgenid.look(), seen);
+            device.set_generation(0);
+            assert_eq!(sysgenid.look(), seen);
+            device.set_id(1);
+            assert_ne!(sysgenid.look(), seen);
+            device.set_id(0);
+        }
+    }
+
+    /// The generation can come back, as after 2^32 changes.
+    #[test]
+    fn the_epoch_alone_is_a_change() {
+        let device = StandIn::new();
         let sysgenid = device.open(LONG);
         let seen = sysgenid.look();
-        assert_eq!(sysgenid.look(), seen);
-        device.set_generation(1);
+        device.set_page(FIELDS | RESEEDED, 0, 1 << 32);
         assert_ne!(sysgenid.look(), seen);
-        device.set_generation(0);
-        assert_eq!(sysgenid.look(), seen);
-        device.set_id(1);
-        assert_ne!(sysgenid.look(), seen);
+        assert_eq!(sysgenid.look().epoch(), 1 << 32);
     }
 
     #[test]
     fn every_byte_of_the_id_counts() {
         let device = StandIn::new();
-        let sysgenid = device.open(LONG);
-        device.set_id(7);
-        let id = sysgenid.look().id().expect("it is mapped");
-        assert_eq!(id.as_bytes(), &[7; 16]);
-        assert_eq!(id.to_string(), "07".repeat(16));
+        for sysgenid in [device.open(LONG), device.open_to_read(LONG)] {
+            device.set_id(7);
+            let id = sysgenid.look().id().expect("it can be seen");
+            assert_eq!(id.as_bytes(), &[7; 16]);
+            assert_eq!(id.to_string(), "07".repeat(16));
+        }
     }
 
     #[test]
     fn an_overseers_change_is_settled_at_once() {
         let device = StandIn::new();
         let sysgenid = device.open(LONG);
-        let known = sysgenid.look();
-        device.set_generation(1);
-        let fresh = sysgenid.settle(known);
-        assert!(fresh.is_confirmed());
+        device.trigger(1);
+        let fresh = sysgenid.settle();
+        assert_eq!(fresh.freshness(), Freshness::Reseeded);
         assert_eq!(fresh.seen().generation(), Generation::new(1));
     }
 
+    /// Settles while the kernel is not heard of, then has it answer, and checks that this was waited
+    /// for.
+    fn check_it_waits(sysgenid: &SysGenId, answer: impl Fn()) {
+        thread::scope(|scope| {
+            let settling = scope.spawn(|| sysgenid.settle());
+            thread::sleep(SHORT);
+            assert!(!settling.is_finished(), "the kernel has not been heard");
+            answer();
+            let fresh = settling.join().expect("no panic");
+            assert_eq!(fresh.freshness(), Freshness::Reseeded);
+            assert_eq!(fresh.seen(), sysgenid.look());
+        });
+    }
+
     #[test]
-    fn a_new_id_waits_for_the_generation() {
+    fn a_new_id_waits_for_the_answer() {
+        let device = StandIn::new();
+        for sysgenid in [device.open(LONG), device.open_to_read(LONG)] {
+            let generation = sysgenid.generation().get() + 1;
+            device.set_id(sysgenid.look().id().expect("it is seen").as_bytes()[0] + 1);
+            check_it_waits(&sysgenid, || device.set_generation(generation));
+        }
+    }
+
+    /// A process that is started in the window remembers nothing that it could compare with.
+    #[test]
+    fn a_process_that_has_just_been_started_waits_for_the_answer() {
+        let device = StandIn::new();
+        device.set_id(1);
+        let sysgenid = device.open(LONG);
+        check_it_waits(&sysgenid, || device.set_generation(1));
+    }
+
+    /// It changes the generation, and has seen no ID.
+    #[test]
+    fn an_overseer_in_the_window_is_no_answer() {
         let device = StandIn::new();
         let sysgenid = device.open(LONG);
-        let known = sysgenid.look();
         device.set_id(1);
+        device.trigger(1);
+        check_it_waits(&sysgenid, || device.set_generation(2));
+    }
+
+    /// Each of these is another answer than that to what is seen.
+    #[test]
+    fn an_answer_is_to_all_that_is_seen() {
+        let device = StandIn::new();
+        let sysgenid = device.open(SHORT);
+        let settled = || sysgenid.settle().freshness();
+        assert_eq!(settled(), Freshness::Reseeded);
+        for (what, offset) in [("generation", 8), ("ID", 16), ("ID", 28), ("epoch", 32)] {
+            device.set_answer(offset, 9);
+            assert_eq!(settled(), Freshness::TimedOut, "another {what}");
+            device.set_answer(offset, 0);
+            assert_eq!(settled(), Freshness::Reseeded);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_being_written_is_none() {
+        let device = StandIn::new();
+        let sysgenid = device.open(SHORT);
+        // Whoever writes it is stuck.
+        device.set_answer(0, 3);
+        assert_eq!(sysgenid.settle().freshness(), Freshness::TimedOut);
+        let sysgenid = device.open(LONG);
+        check_it_waits(&sysgenid, || device.set_answer(0, 4));
+    }
+
+    #[test]
+    fn an_answer_that_is_written_meanwhile_is_none() {
+        let device = StandIn::new();
+        let sysgenid = device.open(LONG);
+        let answer = &sysgenid.0.id.as_ref().expect("it can be seen").answer;
+        assert!(answer.load_while(|| {}).is_some());
+        assert_eq!(answer.load_while(|| device.set_generation(1)), None);
+        assert_eq!(answer.load().map(|answer| answer.generation), Some(1));
+    }
+
+    /// What is remembered is what was compared, however often the answer changes meanwhile.
+    #[test]
+    fn answers_are_never_mixed_up() {
+        const LAST: u8 = 200;
+        let device = StandIn::new();
+        let sysgenid = device.open(LONG);
         thread::scope(|scope| {
-            let settling = scope.spawn(|| sysgenid.settle(known));
-            thread::sleep(Duration::from_millis(20));
-            assert!(!settling.is_finished(), "the kernel has not been heard");
-            device.set_generation(1);
-            let fresh = settling.join().expect("no panic");
-            assert!(fresh.is_confirmed());
-            assert_eq!(fresh.seen(), sysgenid.look());
+            scope.spawn(|| {
+                for number in 1..=LAST {
+                    device.set_id(number);
+                    device.set_generation(number.into());
+                }
+            });
+            loop {
+                let fresh = sysgenid.settle();
+                let seen = fresh.seen();
+                let number = seen.generation().get();
+                assert_eq!(fresh.freshness(), Freshness::Reseeded);
+                assert_eq!(seen.epoch(), u64::from(number));
+                let id = seen.id().expect("it is mapped");
+                assert!(id.as_bytes().iter().all(|byte| u32::from(*byte) == number));
+                if number == u32::from(LAST) {
+                    break;
+                }
+            }
         });
     }
 
@@ -682,19 +1023,113 @@ mod tests {
     fn a_silent_kernel_is_waited_for_up_to_the_limit() {
         let device = StandIn::new();
         let sysgenid = device.open(SHORT);
-        let known = sysgenid.look();
         device.set_id(1);
         let start = Instant::now();
-        let fresh = sysgenid.settle(known);
+        let fresh = sysgenid.settle();
         assert!(start.elapsed() >= SHORT);
+        assert_eq!(fresh.freshness(), Freshness::TimedOut);
         assert!(!fresh.is_confirmed());
         assert_eq!(fresh.seen(), sysgenid.look());
     }
 
     #[test]
-    fn an_offset_outside_of_the_page_is_refused() {
-        use std::os::fd::AsFd as _;
+    fn a_kernel_that_was_not_reseeded_is_not_confirmed() {
+        let device = StandIn::new();
+        device.change(1, 0);
+        let all = [
+            device.open(LONG),
+            device.open_to_read(LONG),
+            device.open_without_id(LONG),
+        ];
+        for sysgenid in &all {
+            let fresh = sysgenid.settle();
+            assert_eq!(fresh.freshness(), Freshness::NotReseeded);
+            assert!(!fresh.is_confirmed());
+        }
+        device.set_generation(2);
+        for sysgenid in &all {
+            assert_eq!(sysgenid.settle().freshness(), Freshness::Reseeded);
+        }
+    }
 
+    #[test]
+    fn without_the_id_only_the_generation_is_looked_at() {
+        let device = StandIn::new();
+        let sysgenid = device.open_without_id(LONG);
+        let seen = sysgenid.look();
+        assert_eq!(seen.id(), None);
+        device.set_id(1);
+        assert_eq!(sysgenid.look(), seen);
+        // There is nothing to wait for.
+        assert_eq!(sysgenid.settle().seen(), seen);
+        device.set_generation(1);
+        assert_ne!(sysgenid.look(), seen);
+        assert!(sysgenid.settle().is_confirmed());
+    }
+
+    /// It has a generation, and zeroes after it.
+    #[test]
+    fn an_older_driver_does_not_say_whether_the_kernel_was_reseeded() {
+        let device = StandIn::new();
+        device.set_page(0, 7, 0);
+        let sysgenid = device.open_without_id(LONG);
+        let fresh = sysgenid.settle();
+        assert_eq!(fresh.freshness(), Freshness::NotSaid);
+        assert!(!fresh.is_confirmed());
+        let expected = Seen::new(Generation::new(7), 0, None, fresh.seen().process());
+        assert_eq!(fresh.seen(), expected);
+        assert_eq!(sysgenid.look(), expected);
+        device.set_page(0, 8, 0);
+        assert_ne!(sysgenid.look(), expected);
+    }
+
+    /// Another file has the number of the descriptor now: what is in there is no ID.
+    #[test]
+    fn a_descriptor_that_is_another_files_is_not_read() {
+        let device = StandIn::new();
+        let mut sysgenid = device.open_to_read(LONG);
+        let seen = sysgenid.look();
+        let other = tempfile::tempfile().expect("a temporary file");
+        other.set_len(100).expect("there is room");
+        let inner = Arc::get_mut(&mut sysgenid.0).expect("it is the only one");
+        match &mut inner.id {
+            Some(Id {
+                place: Place::Read(reader),
+                ..
+            }) => reader.fd = other.into(),
+            other => panic!("it is read: {other:?}"),
+        }
+        let now = sysgenid.look();
+        assert_ne!(now, seen);
+        assert_eq!(now.id(), None);
+        // As where there is no ID.
+        assert!(sysgenid.settle().is_confirmed());
+    }
+
+    #[test]
+    fn a_node_that_cannot_hasten_delays_nothing() {
+        for node in ["/no/such/node", "/dev/null"] {
+            let device = StandIn::new();
+            let sysgenid = device.open_hastening(LONG, node);
+            device.set_id(1);
+            check_it_waits(&sysgenid, || device.set_generation(1));
+        }
+    }
+
+    #[test]
+    fn a_forked_process_is_another_one() {
+        let device = StandIn::new();
+        let sysgenid = device.open(LONG);
+        let seen = sysgenid.look();
+        sysgenid.0.process.forked();
+        assert_ne!(sysgenid.look(), seen);
+        let fresh = sysgenid.settle();
+        assert_ne!(fresh.seen(), seen);
+        assert_eq!(fresh.seen(), sysgenid.look());
+    }
+
+    #[test]
+    fn an_offset_outside_of_the_page_is_refused() {
         let file = tempfile::tempfile().expect("a temporary file");
         for offset in [4, rustix::param::page_size() - 8, usize::MAX - 7] {
             assert!(sys::IdPage::map(file.as_fd(), offset).is_err(), "{offset}");

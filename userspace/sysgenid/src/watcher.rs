@@ -303,7 +303,8 @@ impl Watcher {
         }
     }
 
-    /// Asks overseers to wait for this watcher, or no longer to do so.
+    /// Asks overseers to wait for this watcher, or no longer to do so. A watcher is always open for
+    /// writing, without which the driver would refuse.
     ///
     /// A program that does so must acknowledge each change soon: the system may be held up until it
     /// has. Closing the watcher ends it.
