@@ -88,7 +88,9 @@ def never_changed():
     reload()
     status = json_of("status")
     check_equal(status["generation"], 0, "the generation")
+    check_equal(status["epoch"], 0, "the epoch")
     check_equal(status["source"], "none", "the source")
+    check_equal(status["reseeded"], True, "reseeded")
     check_equal((status["changed_at"], status["changed_at_unknown"]), (None, None))
     check_equal(status["pending"], False, "pending")
     check_equal(status["vmgenid"], "readable", "vmgenid")
@@ -304,7 +306,7 @@ def a_line_for_each_change():
             sysgenctl("trigger")
             until("a line", lambda n=number: watch.said().count("\n") == n)
         lines = [line.split(" ", 1) for line in watch.said().splitlines()]
-        expected = [f"generation {old + n} -> {old + n + 1}, source ioctl" for n in (0, 1)]
+        expected = [f"generation {old + n} -> {old + n + 1}, source ioctl, reseeded" for n in (0, 1)]
         check_equal([line[1] for line in lines], expected, "the lines")
         for line in lines:
             check(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", line[0]), line)

@@ -42,8 +42,8 @@ pub struct Cli {
 pub enum Verb {
     /// Show the generation and its watchers
     ///
-    /// Shows the generation, what changed it last and when, whether a change is due, and the
-    /// watchers that can be seen: those of all processes for root, else those of your own.
+    /// Shows the generation, what changed it last and when, whether the kernel was reseeded before,
+    /// whether a change is due, and the watchers that can be seen: those of all processes for root, else those of your own.
     Status,
     /// Print a line for each change, or run a command
     ///
@@ -57,7 +57,8 @@ pub enum Verb {
     Wait(WaitArguments),
     /// Change the generation
     ///
-    /// Changes the generation, as if the system had been cloned. Every watcher becomes outdated.
+    /// Changes the generation, as if the system had been cloned. Every watcher becomes outdated. A
+    /// change that is due comes first, and the kernel is made to reseed its random number generator.
     /// This needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace.
     Trigger(TriggerArguments),
     /// Quiesce the system for a snapshot, and thaw it

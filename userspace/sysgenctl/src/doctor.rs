@@ -143,10 +143,23 @@ pub fn run(output: Output) -> Result<(), Failure> {
     report.result()
 }
 
-/// The generation, and what changed it last.
-fn device() -> Result<(u32, String), Error> {
+/// What there is to know of the device.
+#[derive(Debug)]
+struct Device {
+    generation: u32,
+    /// What changed it last.
+    source: String,
+    /// Whether the kernel was reseeded with the hypervisor's ID in it. There may be none.
+    reseeded: Option<bool>,
+}
+
+fn device() -> Result<Device, Error> {
     let status = Overseer::open()?.status()?;
-    Ok((status.generation().get(), status.source().to_owned()))
+    Ok(Device {
+        generation: status.generation().get(),
+        source: status.source().to_owned(),
+        reseeded: status.pending().map(|_| status.reseeded()),
+    })
 }
 
 fn kernel(facts: &Facts, device_is_well: bool) -> Finding {
@@ -171,12 +184,22 @@ fn driver(facts: &Facts, device_is_well: bool) -> Finding {
     }
 }
 
-fn generation(device: &Result<(u32, String), Error>, facts: &Facts) -> Finding {
+fn generation(device: &Result<Device, Error>, facts: &Facts) -> Finding {
     const SUBJECT: Subject = Subject::Generation;
     match device {
-        Ok((0, _)) => SUBJECT.ok("generation 0, never changed"),
-        Ok((generation, source)) => {
-            SUBJECT.ok(format!("generation {generation}, changed last by {source}"))
+        Ok(device) => {
+            let found = match device.generation {
+                0 => "generation 0, never changed".into(),
+                generation => format!("generation {generation}, changed last by {}", device.source),
+            };
+            if device.reseeded == Some(false) {
+                SUBJECT.remark(
+                    format!("{found}; the kernel was not reseeded with the hypervisor's ID"),
+                    "look at the kernel's log (dmesg), which says why it cannot be made to",
+                )
+            } else {
+                SUBJECT.ok(found)
+            }
         }
         Err(Error::NoDevice { .. }) if facts.loaded => {
             let (what, advice) = facts.advice();
@@ -209,11 +232,11 @@ fn vmgenid(page: Option<&IdPage>, mode: Option<u32>) -> Finding {
     const OPEN: &str = "a udev rule opens it to all (KERNEL==\"vmgenid\", MODE=\"0444\")";
     match (page, mode) {
         (None, _) => SUBJECT.remark("not looked at", "mend /dev/sysgenid first"),
-        (Some(IdPage::Mapped), Some(mode)) if mode & BY_ALL == 0 => SUBJECT.remark(
+        (Some(IdPage::Mapped | IdPage::Read), Some(mode)) if mode & BY_ALL == 0 => SUBJECT.remark(
             format!("readable by this user, and not by others (mode {mode:04o}), {LATE}"),
             OPEN,
         ),
-        (Some(IdPage::Mapped), _) => {
+        (Some(IdPage::Mapped | IdPage::Read), _) => {
             SUBJECT.ok("readable, so that a clone is noticed before it does anything")
         }
         (Some(IdPage::Forbidden(_)), _) => {
@@ -534,12 +557,29 @@ mod tests {
             let said = found.advice.expect("there is something to do");
             assert!(said.contains(advice), "{said}");
         }
-        let never = generation(&Ok((0, "none".into())), &facts("7.3.4", true, true));
-        assert_eq!(never, Subject::Generation.ok("generation 0, never changed"));
-        let device = Ok((7, "vmfork".into()));
-        assert_eq!(
-            generation(&device, &facts("7.3.4", true, true)),
-            Subject::Generation.ok("generation 7, changed last by vmfork")
+        let found = |number, source: &str, reseeded| {
+            let device = Device {
+                generation: number,
+                source: source.into(),
+                reseeded,
+            };
+            generation(&Ok(device), &facts("7.3.4", true, true))
+        };
+        for reseeded in [Some(true), None] {
+            assert_eq!(
+                found(0, "none", reseeded),
+                Subject::Generation.ok("generation 0, never changed")
+            );
+            assert_eq!(
+                found(7, "vmfork", reseeded),
+                Subject::Generation.ok("generation 7, changed last by vmfork")
+            );
+        }
+        let remark = found(7, "page", Some(false));
+        assert_eq!(remark.verdict, Verdict::Remark);
+        assert!(
+            remark.found.contains("by page; the kernel was not"),
+            "{remark:?}"
         );
     }
 

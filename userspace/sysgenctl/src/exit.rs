@@ -122,7 +122,9 @@ impl Failure {
             Self::Device(Error::NoDevice { .. }) => Exit::NoDevice,
             Self::Device(Error::Forbidden { .. } | Error::NotPrivileged) => Exit::Forbidden,
             Self::Device(Error::NotTheDevice { .. } | Error::OldDriver { .. }) => Exit::OtherDriver,
-            Self::Device(Error::TimedOut { .. }) | Self::TimedOut(_) => Exit::TimedOut,
+            Self::Device(Error::TimedOut { .. } | Error::NotSettled { .. }) | Self::TimedOut(_) => {
+                Exit::TimedOut
+            }
             Self::Command(_) => Exit::Command,
             Self::NotReady(_) => Exit::NotReady,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

@@ -46,8 +46,8 @@ impl LastChange {
         let newest = records.iter().rev().find_map(|record| change(record));
         match newest {
             Some((stamp, to)) if to == generation => Self::Ago(now.saturating_sub(stamp)),
-            // The line of a change that was overwritten leaves an older one, or none.
-            _ => Self::Unknown("the kernel's log has no line of it any more".into()),
+            // Lines are overwritten, and of changes that come thick and fast not each has one.
+            _ => Self::Unknown("the kernel's log has no line of it, or none any more".into()),
         }
     }
 
@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_change_is_read_from_its_record() {
-        let record = "6,512,5140900,-;sysgenid: generation changed from 3 to 4, source ioctl\n";
+        let record =
+            "6,512,5140900,-;sysgenid: generation changed from 3 to 4, source ioctl, reseeded\n";
         let stamp = Duration::from_micros(5_140_900);
         assert_eq!(change(record), Some((stamp, 4)));
     }
@@ -117,9 +118,9 @@ mod tests {
     fn other_records_are_no_changes() {
         let others = [
             "6,512,5140900,-;sysgenid: loaded\n",
-            "6,512,5140900,-;other: generation changed from 3 to 4, source ioctl\n",
-            "6,512,x,-;sysgenid: generation changed from 3 to 4, source ioctl\n",
-            "6,512,5140900,-;sysgenid: generation changed from 3 to x, source ioctl\n",
+            "6,512,5140900,-;other: generation changed from 3 to 4, source ioctl, reseeded\n",
+            "6,512,x,-;sysgenid: generation changed from 3 to 4, source ioctl, reseeded\n",
+            "6,512,5140900,-;sysgenid: generation changed from 3 to x, source ioctl, reseeded\n",
             "",
         ];
         for record in others {
@@ -129,14 +130,17 @@ mod tests {
 
     #[test]
     fn what_a_program_wrote_into_the_log_does_not_count() {
-        let record = "14,512,5140900,-;sysgenid: generation changed from 3 to 4, source ioctl\n";
+        let record =
+            "14,512,5140900,-;sysgenid: generation changed from 3 to 4, source ioctl, reseeded\n";
         assert_eq!(change(record), None);
     }
 
     #[test]
     fn the_newest_change_counts_if_it_is_the_one() {
         let record = |seconds: u32, to: u32| {
-            format!("6,1,{seconds}000000,-;sysgenid: generation changed from 0 to {to}, source x\n")
+            format!(
+                "6,1,{seconds}000000,-;sysgenid: generation changed from 0 to {to}, source x, not reseeded\n"
+            )
         };
         let records = [
             record(3, 1),

@@ -11,7 +11,9 @@ use std::time::Instant;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use serde::Serialize;
+use sysgenid::Error;
 use sysgenid::Generation;
+use sysgenid::Overseer;
 use sysgenid::Watcher;
 
 use crate::cli::Cli;
@@ -123,15 +125,15 @@ fn quiesce(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure>
 fn thaw(arguments: &SnapshotArguments, timeout: Duration, output: Output) -> Result<(), Failure> {
     let start = Instant::now();
     let left = || timeout.saturating_sub(start.elapsed());
-    let overseer = sysgenid::Overseer::open()?;
+    let overseer = Overseer::open()?;
     let post = post_d(arguments)?;
     let before = noted(&arguments.state)?;
-    let pending = wait_for_the_change(timeout)?;
-    if pending == Pending::Unknown {
+    if overseer.status()?.pending().is_none() {
         output.text(
-            "the driver does not say whether a change is due: only the generation is looked at",
+            "the driver cannot see an ID of the hypervisor's: only the generation is looked at",
         )?;
     }
+    settle(&overseer, timeout)?;
     let status = overseer.status()?;
     let generation = status.generation();
     output.text(match before {
@@ -179,35 +181,13 @@ fn thaw(arguments: &SnapshotArguments, timeout: Duration, output: Output) -> Res
     output.text(format!("thawed by {}", count(ran, "hook", "hooks")))
 }
 
-/// Whether a change of the generation was due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pending {
-    /// It was not, or it has come.
-    No,
-    /// The driver does not say.
-    Unknown,
-}
-
-/// Waits until no change is due. Where the machine was not cloned, none is.
-fn wait_for_the_change(timeout: Duration) -> Result<Pending, Failure> {
-    let start = Instant::now();
-    // Opened anew for each turn: acked.
-    loop {
-        let watcher = Watcher::open()?;
-        match watcher.status()?.pending() {
-            None => return Ok(Pending::Unknown),
-            Some(false) => return Ok(Pending::No),
-            Some(true) => {}
-        }
-        let left = timeout.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Err(Failure::TimedOut(format!(
-                "no hook was run, the system stays quiesced: the hypervisor has cloned this machine, \
-                 and after {} the kernel has not heard of it",
-                humantime::format_duration(timeout)
-            )));
-        }
-        watcher.wait_timeout(left)?;
+/// Has the driver make the change that is due. Where the machine was not cloned, none is.
+fn settle(overseer: &Overseer, timeout: Duration) -> Result<(), Failure> {
+    match overseer.settle(Some(timeout)) {
+        Err(error @ Error::NotSettled { .. }) => Err(Failure::TimedOut(format!(
+            "no hook was run, the system stays quiesced: {error}"
+        ))),
+        other => Ok(other?),
     }
 }
 

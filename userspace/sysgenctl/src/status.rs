@@ -24,14 +24,17 @@ use crate::table::Watchers;
 #[derive(Debug, Serialize)]
 struct State {
     generation: u32,
+    epoch: u64,
     source: String,
+    /// Whether the kernel was reseeded with the hypervisor's present ID in it.
+    reseeded: bool,
     /// When it changed last, if it ever did, and if that is known.
     changed_at: Option<String>,
     /// Why that is not known.
     changed_at_unknown: Option<String>,
     #[serde(skip)]
     last_change: LastChange,
-    /// Whether a change is due; nothing where the driver does not say.
+    /// Whether a change is due; nothing where the driver cannot see the ID.
     pending: Option<bool>,
     vmgenid: Vmgenid,
     #[serde(flatten)]
@@ -51,7 +54,7 @@ enum Vmgenid {
 impl From<&IdPage> for Vmgenid {
     fn from(page: &IdPage) -> Self {
         match page {
-            IdPage::Mapped => Self::Readable,
+            IdPage::Mapped | IdPage::Read => Self::Readable,
             IdPage::Absent => Self::Absent,
             IdPage::Forbidden(_) => Self::Forbidden,
             _ => Self::Failed,
@@ -69,7 +72,9 @@ pub fn run(output: Output) -> Result<(), Failure> {
     let last_change = LastChange::find(generation);
     output.show(&State {
         generation,
+        epoch: status.epoch(),
         source: status.source().to_owned(),
+        reseeded: status.reseeded(),
         changed_at: last_change.time().map(time),
         changed_at_unknown: match &last_change {
             LastChange::Unknown(reason) => Some(reason.clone()),
@@ -105,7 +110,17 @@ impl State {
                 "{NOTABLE}a change{NOTABLE:#}: the hypervisor has cloned this machine, and the kernel \
                  has yet to hear of it"
             ),
-            None => "unknown: the driver does not say".into(),
+            None => "unknown: the driver cannot see an ID of the hypervisor's".into(),
+        }
+    }
+
+    fn reseeded(&self) -> String {
+        match (self.reseeded, self.pending) {
+            (true, _) => "yes, with the hypervisor's ID, before anybody was told".into(),
+            (false, None) => "not with an ID of the hypervisor's, since there is none".into(),
+            (false, Some(_)) => format!(
+                "{NOTABLE}no{NOTABLE:#}: even getrandom() may return what clones of this machine get"
+            ),
         }
     }
 
@@ -138,7 +153,9 @@ impl Display for State {
         let aligned = || -> std::io::Result<String> {
             let mut lines = TabWriter::new(Vec::new()).ansi(true);
             writeln!(lines, "generation\t{}", self.generation)?;
+            writeln!(lines, "epoch\t{}", self.epoch)?;
             writeln!(lines, "changed\t{}", self.changed())?;
+            writeln!(lines, "reseeded\t{}", self.reseeded())?;
             writeln!(lines, "pending\t{}", self.pending())?;
             writeln!(lines, "/dev/vmgenid\t{}", self.id())?;
             writeln!(lines, "tracked\t{}", self.tracked())?;
@@ -165,7 +182,9 @@ mod tests {
     fn state(last_change: LastChange, vmgenid: Vmgenid, pending: Option<bool>) -> State {
         State {
             generation: 7,
+            epoch: 9,
             source: "vmfork".into(),
+            reseeded: true,
             changed_at: Some("2026-11-25T10:20:30Z".into()),
             changed_at_unknown: None,
             last_change,
@@ -186,7 +205,9 @@ mod tests {
             shown(&state(ago, Vmgenid::Readable, Some(false))),
             "\
 generation    7
+epoch         9
 changed       by vmfork 3m 12s ago (2026-11-25T10:20:30Z)
+reseeded      yes, with the hypervisor's ID, before anybody was told
 pending       nothing
 /dev/vmgenid  readable: a clone is noticed before it does anything
 tracked       2, 1 outdated
@@ -204,7 +225,7 @@ PID  FD  TRACKED  ACKED  OUTDATED  COMMAND
         let text = shown(&state(unknown, Vmgenid::Absent, None));
         for line in [
             "changed       by vmfork, when is unknown: /dev/kmsg cannot be read\n",
-            "pending       unknown: the driver does not say\n",
+            "pending       unknown: the driver cannot see an ID of the hypervisor's\n",
             "/dev/vmgenid  absent: only the generation is looked at, ",
         ] {
             assert!(text.contains(line), "{text}");
@@ -220,13 +241,29 @@ PID  FD  TRACKED  ACKED  OUTDATED  COMMAND
     }
 
     #[test]
+    fn a_kernel_that_was_not_reseeded_is_notable_where_there_is_an_id() {
+        let mut state = state(LastChange::Never, Vmgenid::Readable, Some(false));
+        state.reseeded = false;
+        let text = shown(&state);
+        assert!(
+            text.contains("reseeded      no: even getrandom()"),
+            "{text}"
+        );
+        state.pending = None;
+        let text = shown(&state);
+        assert!(text.contains("reseeded      not with an ID"), "{text}");
+    }
+
+    #[test]
     fn the_json_is_what_the_manual_documents() {
         let mut state = state(LastChange::Never, Vmgenid::Forbidden, None);
         state.watchers.watchers.truncate(1);
         let json = serde_json::to_value(&state).expect("it is plain data");
         let expected = serde_json::json!({
             "generation": 7,
+            "epoch": 9,
             "source": "vmfork",
+            "reseeded": true,
             "changed_at": "2026-11-25T10:20:30Z",
             "changed_at_unknown": null,
             "pending": null,

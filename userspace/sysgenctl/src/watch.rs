@@ -33,6 +33,8 @@ struct Change {
     old: u32,
     new: u32,
     source: String,
+    /// Whether the kernel was reseeded with the hypervisor's present ID in it.
+    reseeded: bool,
 }
 
 /// The command for a generation has ended.
@@ -53,8 +55,13 @@ impl Display for Change {
             old,
             new,
             source,
+            reseeded,
         } = self;
-        write!(f, "{time} generation {old} -> {new}, source {source}")
+        let not = if *reseeded { "" } else { "not " };
+        write!(
+            f,
+            "{time} generation {old} -> {new}, source {source}, {not}reseeded"
+        )
     }
 }
 
@@ -109,6 +116,7 @@ impl Changes {
                     old: old.get(),
                     new: new.get(),
                     source: status.source().to_owned(),
+                    reseeded: status.reseeded(),
                 };
                 return Ok((change, new));
             }
@@ -192,6 +200,7 @@ mod tests {
             old: 3,
             new: 5,
             source: "vmfork".into(),
+            reseeded: true,
         }
     }
 
@@ -199,8 +208,12 @@ mod tests {
     fn a_change_is_a_line() {
         assert_eq!(
             change().to_string(),
-            "2026-11-25T10:20:30Z generation 3 -> 5, source vmfork"
+            "2026-11-25T10:20:30Z generation 3 -> 5, source vmfork, reseeded"
         );
+        let mut change = change();
+        change.reseeded = false;
+        let text = change.to_string();
+        assert!(text.ends_with(", source vmfork, not reseeded"), "{text}");
     }
 
     #[test]
@@ -212,6 +225,7 @@ mod tests {
             "old": 3,
             "new": 5,
             "source": "vmfork",
+            "reseeded": true,
         });
         assert_eq!(json, expected);
         let ended = CommandEnded {
