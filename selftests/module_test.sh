@@ -4,21 +4,22 @@
 # Loads and unloads the module, and changes the generation from another module.
 # Prints TAP. The module is loaded when this ends, whatever it was at the start.
 #
-#	module_test.sh sysgenid.ko sysgenid_bump.ko [sysgenid-rs-test]
+#	module_test.sh sysgenid.ko sysgenid_bump.ko settle [sysgenid-rs-test]
 #
-# The last one holds a mapping; without it, that test is skipped. Wants to be root,
-# and that nobody else uses the module.
+# settle is the program that maps, too. The last one holds a mapping; without it, that test
+# is skipped. Wants to be root, and that nobody else uses the module.
 
 set -u
 
-if [ $# -lt 2 ]; then
-	echo "Usage: $0 sysgenid.ko sysgenid_bump.ko [sysgenid-rs-test]" >&2
+if [ $# -lt 3 ]; then
+	echo "Usage: $0 sysgenid.ko sysgenid_bump.ko settle [sysgenid-rs-test]" >&2
 	exit 2
 fi
 
 DRIVER=$1
 BUMP=$2
-HOLDER=${3:-}
+SETTLE=$3
+HOLDER=${4:-}
 PARAMETER=/sys/module/sysgenid_bump/parameters/bump
 
 . "$(dirname "$0")/module.sh"
@@ -73,6 +74,20 @@ called_in_an_interrupt()
 	echo 5 >/sys/module/sysgenid_bump/parameters/interrupt ||
 		{ fail "it cannot be called"; return; }
 	wait_look "30 kernel"
+}
+
+# Mapping takes the lock of the process's memory, which a readdir of /dev takes when it faults,
+# with the directory's lock held, which whoever makes a device's node waits for, with the lock of
+# all misc devices held. So mapping must not take that one.
+mapped_while_devices_come_and_go()
+{
+	"$SETTLE" --maps &
+	mapper=$!
+	echo 300 >/sys/module/sysgenid_bump/parameters/devices ||
+		{ fail "no devices come and go"; return; }
+	kill $mapper 2>/dev/null || { fail "the page is not mapped"; return; }
+	wait $mapper 2>/dev/null
+	return 0
 }
 
 changes_are_logged()
@@ -180,7 +195,7 @@ twenty_rounds()
 }
 
 TESTS="fresh_driver_stands_at_0 five_changes_by_another_module each_call_is_a_change
-	called_in_an_interrupt changes_are_logged
+	called_in_an_interrupt mapped_while_devices_come_and_go changes_are_logged
 	not_unloaded_under_another_module not_unloaded_under_a_descriptor
 	not_unloaded_under_a_mapping unload_when_all_are_gone
 	another_module_needs_this_one load_again

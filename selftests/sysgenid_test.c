@@ -31,6 +31,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
@@ -2215,6 +2216,37 @@ TEST_F(sysgenid, wait_interrupted)
 	}
 }
 
+static bool write_number(const char *dir, const char *name, int number)
+{
+	char path[256], text[16];
+	int fd, len;
+	bool ok;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	len = snprintf(text, sizeof(text), "%d", number);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	ok = fd >= 0 && write(fd, text, len) == len;
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* Whether all that is in that cgroup is frozen, and something is. */
+static bool is_frozen(const char *dir)
+{
+	char path[256], text[256] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.events", dir);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (read(fd, text, sizeof(text) - 1) < 0)
+			text[0] = 0;
+		close(fd);
+	}
+	return strstr(text, "frozen 1");
+}
+
 /* A process that is stopped, and goes on, has no handler that anything could be told to. */
 TEST_F(sysgenid, wait_goes_on_after_a_stop)
 {
@@ -2245,6 +2277,38 @@ TEST_F(sysgenid, wait_goes_on_after_a_stop)
 		EXPECT_EQ(timeouts[i] ? EINTR : 0, child_status(pid));
 		ASSERT_EQ(0, ack(self->watcher, now));
 	}
+}
+
+/* Nor has one that is frozen, which is how a container is paused. */
+TEST_F(sysgenid, wait_goes_on_after_a_freeze)
+{
+	char dir[] = "/tmp/sysgenid-cgroup-XXXXXX", path[128];
+	uint32_t now = hold_up();
+	int status;
+	pid_t pid;
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, mount("none", dir, "cgroup2", 0, NULL));
+	snprintf(path, sizeof(path), "%s/frozen", dir);
+	ASSERT_EQ(0, mkdir(path, 0700));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(wait_watchers(self->overseer, 0) ? errno : 0);
+	while (!sleeps_in(pid, __NR_ioctl))
+		sleep_ms(10);
+	ASSERT_TRUE(write_number(path, "cgroup.procs", pid));
+	ASSERT_TRUE(write_number(path, "cgroup.freeze", 1));
+	while (!is_frozen(path))
+		sleep_ms(10);
+	ASSERT_TRUE(write_number(path, "cgroup.freeze", 0));
+	sleep_ms(100);
+	EXPECT_EQ(0, waitpid(pid, &status, WNOHANG));
+	ASSERT_EQ(0, ack(self->watcher, now));
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, rmdir(path));
+	EXPECT_EQ(0, umount(dir));
+	EXPECT_EQ(0, rmdir(dir));
 }
 
 TEST_F(sysgenid, wait_interrupted_by_a_change_too)

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Calls sysgenid_bump_generation() for the tests, as often as is written to
+ * Plays other kernel code for the tests. As often as is written to a file in
+ * /sys/module/sysgenid_bump/parameters, it
  *
- *	bump		from where it is written
- *	interrupt	in a hard interrupt each
- *
- * in /sys/module/sysgenid_bump/parameters.
+ *	bump		calls sysgenid_bump_generation()
+ *	interrupt	calls it in a hard interrupt
+ *	devices		registers a misc device, and takes it back
  */
 
 #include <linux/completion.h>
+#include <linux/fs.h>
 #include <linux/hrtimer.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/sysgenid.h>
@@ -63,6 +65,36 @@ static const struct kernel_param_ops interrupt_ops = {
 module_param_cb(interrupt, &interrupt_ops, NULL, 0200);
 MODULE_PARM_DESC(interrupt, "Changes of the system generation, from hard interrupts");
 
-MODULE_DESCRIPTION("Changes the system generation, for tests");
+static const struct file_operations no_operations = {
+	.owner = THIS_MODULE,
+};
+
+static int devices_set(const char *val, const struct kernel_param *kp)
+{
+	unsigned int count;
+	int ret = kstrtouint(val, 0, &count);
+
+	while (!ret && count--) {
+		struct miscdevice device = {
+			.minor = MISC_DYNAMIC_MINOR,
+			.name = KBUILD_MODNAME,
+			.fops = &no_operations,
+		};
+
+		ret = misc_register(&device);
+		if (!ret)
+			misc_deregister(&device);
+	}
+	return ret;
+}
+
+static const struct kernel_param_ops devices_ops = {
+	.set = devices_set,
+};
+
+module_param_cb(devices, &devices_ops, NULL, 0200);
+MODULE_PARM_DESC(devices, "Misc devices that are registered, and taken back");
+
+MODULE_DESCRIPTION("Other kernel code that changes the system generation, for tests");
 MODULE_AUTHOR("The sysgenid authors");
 MODULE_LICENSE("GPL");
