@@ -47,6 +47,15 @@ PAGES = sorted(glob.glob("/usr/share/man/man8/sysgenctl*.8"))
 HOOKS = "/tmp/hooks"
 STATE = "/tmp/state"
 SNAPSHOT = ("--hooks-dir", HOOKS, "--state", STATE)
+# Those that open the node.
+VERBS = (
+    ("status",),
+    ("watch",),
+    ("wait",),
+    ("settle",),
+    ("trigger",),
+    ("snapshot-hooks", "pre"),
+)
 
 # The keys that were seen in JSON, by verb.
 seen_keys = {}
@@ -257,6 +266,14 @@ def an_ack_ends_the_wait():
             check(waiting.poll() is None, "it has not waited")
             watcher.ack()
             check_equal(waiting.wait(timeout=60), 0, "the exit status")
+
+
+def nothing_to_settle():
+    """This machine is no clone, and it takes no privilege to say so."""
+    settled = {"generation": generation(), "pending": False, "reseeded": True}
+    check_equal(json_of("settle", "--timeout", "30s"), settled, "settled")
+    ended = sysgenctl("settle", nobody=True)
+    check_equal(ended.out, f"generation {generation()}, no change is due\n", "what it printed")
 
 
 def trigger_changes():
@@ -763,7 +780,7 @@ def no_permission():
     """A node that may not be opened: the exit status is 5."""
     os.chmod(NODE, 0o600)
     try:
-        for verb in ("status",), ("watch",), ("wait",), ("trigger",), ("snapshot-hooks", "pre"):
+        for verb in VERBS:
             ended = sysgenctl(*verb, status=5, nobody=True)
             check_has(ended.err, "/dev/sysgenid may not be opened", "look at its mode")
             check_equal(ended.out, "", "standard output")
@@ -794,7 +811,7 @@ def no_device():
     """The module is not loaded: the exit status is 4, and it says what to do."""
     subprocess.run(["rmmod", "sysgenid"], check=True)
     try:
-        for verb in ("status",), ("watch",), ("wait",), ("trigger",), ("snapshot-hooks", "pre"):
+        for verb in VERBS:
             ended = sysgenctl(*verb, status=4)
             check_has(ended.err, "sysgenctl: there is no /dev/sysgenid: ", "modprobe sysgenid")
             check_has(ended.err, os.uname().release)
@@ -910,7 +927,7 @@ def examples_of(page):
 
 def examples_do_what_they_show():
     """Of all pages."""
-    check_equal(len(PAGES), 7, "the number of pages")
+    check_equal(len(PAGES), 8, "the number of pages")
     wrong = []
     for page in PAGES:
         try:
@@ -948,6 +965,7 @@ run_tests(
         nobody_to_wait_for,
         time_over_names_who_is_left,
         an_ack_ends_the_wait,
+        nothing_to_settle,
         trigger_changes,
         trigger_waits,
         trigger_takes_a_privilege,

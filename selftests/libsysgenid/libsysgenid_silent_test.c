@@ -66,7 +66,8 @@ FIXTURE(silent)
 
 static int open_handle(struct sysgenid **handle, unsigned int limit_ms, unsigned int flags)
 {
-	return sysgenid_open_at(handle, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, limit_ms, flags);
+	return sysgenid_open_at(handle, SYSGENID_GENERATION_NODE, SYSGENID_ID_NODE, limit_ms,
+				flags);
 }
 
 FIXTURE_SETUP(silent)

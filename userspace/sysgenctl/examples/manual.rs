@@ -34,11 +34,15 @@ const SECTION: &str = "8";
 const DATE: &str = "2026-11-25";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
     (
         "sysgenctl-doctor",
         include_str!("../man/sysgenctl-doctor.roff"),
+    ),
+    (
+        "sysgenctl-settle",
+        include_str!("../man/sysgenctl-settle.roff"),
     ),
     (
         "sysgenctl-snapshot-hooks",

@@ -55,6 +55,11 @@ pub enum Verb {
     /// Waits until no tracked watcher is outdated. When the time is over, it names those that still
     /// are.
     Wait(WaitArguments),
+    /// Wait until no change is due
+    ///
+    /// Has the driver make the change that the hypervisor has caused, if one is due, and waits for it:
+    /// not for the kernel to be notified, which some hypervisors do late or never.
+    Settle(SettleArguments),
     /// Change the generation
     ///
     /// Changes the generation, as if the system had been cloned. Every watcher becomes outdated. A
@@ -99,6 +104,14 @@ pub struct WatchArguments {
 /// The arguments of `wait`.
 #[derive(Args, Debug)]
 pub struct WaitArguments {
+    /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// The arguments of `settle`.
+#[derive(Args, Debug)]
+pub struct SettleArguments {
     /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,

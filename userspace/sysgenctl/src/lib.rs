@@ -15,6 +15,7 @@ mod hooks;
 mod log;
 mod openssl;
 mod output;
+mod settle;
 mod snapshot;
 mod status;
 mod table;
@@ -37,6 +38,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Status => status::run(output),
         Verb::Watch(arguments) => watch::run(arguments, output),
         Verb::Wait(arguments) => wait::run(arguments, output),
+        Verb::Settle(arguments) => settle::run(arguments, output),
         Verb::Trigger(arguments) => trigger::run(arguments, output),
         Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
         Verb::Doctor => doctor::run(output),
