@@ -83,14 +83,25 @@ FIXTURE_TEARDOWN(silent)
 	sysgenid_close(self->handle);
 }
 
-/* Whether that ID was settled, and the kernel was reseeded with it. */
-static bool settles(const struct sysgenid *handle, const uint8_t id[16])
+/*
+ * Whether that ID was settled: the kernel was reseeded with it, and the generation is
+ * another one than it was before.
+ */
+static bool settles(const struct sysgenid *handle, uint32_t before, const uint8_t id[16])
 {
 	struct sysgenid_fresh fresh;
 
 	sysgenid_settle(handle, &fresh);
 	return fresh.freshness == SYSGENID_FRESH_RESEEDED && !memcmp(fresh.seen.id, id, 16) &&
-	       !sysgenid_changed(handle, &fresh.seen);
+	       fresh.seen.generation != before && !sysgenid_changed(handle, &fresh.seen);
+}
+
+static uint32_t generation(const struct sysgenid *handle)
+{
+	struct sysgenid_seen seen;
+
+	sysgenid_look(handle, &seen);
+	return seen.generation;
 }
 
 TEST_F_TIMEOUT(silent, the_drivers_own_look_is_waited_for, 120)
@@ -102,18 +113,19 @@ TEST_F_TIMEOUT(silent, the_drivers_own_look_is_waited_for, 120)
 	ASSERT_TRUE(change_id(id));
 	/* At once: the ID is there. */
 	EXPECT_TRUE(sysgenid_changed(self->handle, &before.seen));
-	EXPECT_TRUE(settles(self->handle, id));
+	EXPECT_TRUE(settles(self->handle, before.seen.generation, id));
 }
 
 /* A program that is started now looks at what nobody has answered yet. */
 TEST_F_TIMEOUT(silent, a_handle_that_is_new_waits_as_well, 120)
 {
+	uint32_t before = generation(self->handle);
 	struct sysgenid *handle;
 	uint8_t id[16];
 
 	ASSERT_TRUE(change_id(id));
 	ASSERT_EQ(0, open_handle(&handle, LIMIT_MS, 0));
-	EXPECT_TRUE(settles(handle, id));
+	EXPECT_TRUE(settles(handle, before, id));
 	sysgenid_close(handle);
 }
 
@@ -125,8 +137,10 @@ static long settles_in_ms(struct __test_metadata *_metadata, const struct sysgen
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (i = 0; i < CHANGES; i++) {
+		uint32_t before = generation(handle);
+
 		ASSERT_TRUE(change_id(id));
-		EXPECT_TRUE(settles(handle, id));
+		EXPECT_TRUE(settles(handle, before, id));
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	return (end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1000000;
@@ -164,12 +178,14 @@ TEST_F_TIMEOUT(silent, the_limit_is_no_answer, 120)
 	uint8_t bytes[32], zeroes[32] = { 0 };
 	struct sysgenid_fresh fresh;
 	struct sysgenid *handle;
+	uint32_t before;
 	uint8_t id[16];
 	int i;
 
 	ASSERT_EQ(0, open_handle(&handle, 0, 0));
 	/* The driver may look in this very moment. */
 	for (i = 0; i < 10; i++) {
+		before = generation(handle);
 		ASSERT_TRUE(change_id(id));
 		sysgenid_settle(handle, &fresh);
 		if (fresh.freshness != SYSGENID_FRESH_RESEEDED)
@@ -181,9 +197,9 @@ TEST_F_TIMEOUT(silent, the_limit_is_no_answer, 120)
 	EXPECT_NE(0, memcmp(bytes, zeroes, sizeof(bytes)));
 
 	/* Until there is one, what is derived serves. */
-	EXPECT_TRUE(settles(self->handle, id));
+	EXPECT_TRUE(settles(self->handle, before, id));
 	EXPECT_TRUE(sysgenid_changed(handle, &fresh.seen));
-	EXPECT_TRUE(settles(handle, id));
+	EXPECT_TRUE(settles(handle, before, id));
 	sysgenid_close(handle);
 }
 
@@ -214,14 +230,16 @@ static void draw_in_a_sandbox(const struct sysgenid *handle, atomic_bool *ready)
 	const struct timespec nap = { .tv_nsec = 1000000 };
 	struct sysgenid_fresh fresh;
 	uint8_t bytes[64];
+	uint32_t before;
 
 	sysgenid_settle(handle, &fresh);
+	before = fresh.seen.generation;
 	allow_only_what_the_library_needs();
 	atomic_store(ready, true);
 	while (!sysgenid_changed(handle, &fresh.seen))
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 	sysgenid_settle(handle, &fresh);
-	if (fresh.freshness != SYSGENID_FRESH_RESEEDED)
+	if (fresh.freshness != SYSGENID_FRESH_RESEEDED || fresh.seen.generation == before)
 		_exit(3);
 	_exit(sysgenid_fill(&fresh, bytes, sizeof(bytes)) ? 4 : 0);
 }
