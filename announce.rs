@@ -72,7 +72,10 @@ impl Announcements {
         // No memory is taken here, up to the capacity.
         if due.push(change, GFP_NOWAIT).is_err() {
             drop(due);
-            pr_warn!("no uevent for generation {}: too many changes\n", change.new);
+            pr_warn!(
+                "no uevent for generation {}: too many changes\n",
+                change.new
+            );
         }
     }
 

@@ -184,7 +184,7 @@ impl MiscDevice for SysgenidDevice {
             SET_WATCHER_TRACKING => {
                 let tracked = arg != 0;
 
-                // It could never ack, and would be waited for for ever.
+                // It could never ack, and who waits for it would do so for ever.
                 if tracked && !file.is_for_writing() {
                     return Err(EBADF);
                 }

@@ -270,11 +270,6 @@ impl Watcher {
         }
     }
 
-    /// Returns the generation that is watched.
-    pub(crate) fn generation(&self) -> &Generation {
-        &self.generation
-    }
-
     /// Returns what [`Generation::change`] notifies when the watcher becomes outdated.
     pub(crate) fn becomes_outdated(&self) -> &PollCondVar {
         &self.generation.readers

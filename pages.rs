@@ -167,6 +167,8 @@ impl Pages {
         self.answer.epoch.store(epoch, Relaxed);
 
         // ORDERING: Release S.
-        self.answer.sequence.store(sequence.wrapping_add(2), Release);
+        self.answer
+            .sequence
+            .store(sequence.wrapping_add(2), Release);
     }
 }

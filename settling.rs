@@ -181,7 +181,9 @@ impl Desk {
 
     /// Returns whether what that ticket is for is done.
     fn is_done(&self, ticket: u64) -> bool {
-        self.asked.as_ref().is_none_or(|asked| asked.ticket != ticket)
+        self.asked
+            .as_ref()
+            .is_none_or(|asked| asked.ticket != ticket)
     }
 
     /// Takes back what that ticket is for. Returns whether this was possible.

@@ -31,12 +31,12 @@ const RESEED: c_uint = _IO(b'R' as u32, 0x07);
 #[cfg(MODULE)]
 pub(crate) struct Reseeder(core::ptr::NonNull<bindings::file>);
 
-// SAFETY: A reference to a file can be given up on any thread.
 #[cfg(MODULE)]
+// SAFETY: A reference to a file can be given up on any thread.
 unsafe impl Send for Reseeder {}
 
-// SAFETY: All that is done with the file is an ioctl, and ioctls can run on several threads at once.
 #[cfg(MODULE)]
+// SAFETY: All that is done with the file is an ioctl, and ioctls can run on several threads at once.
 unsafe impl Sync for Reseeder {}
 
 #[cfg(MODULE)]
@@ -50,14 +50,10 @@ impl Reseeder {
     /// [`ENODEV`] if that is something else than the random number generator, and otherwise what
     /// opening it fails with.
     pub(crate) fn new() -> Result<Self> {
+        let name = c"/dev/urandom".as_char_ptr();
         // SAFETY: The name is a string.
-        let file = kernel::error::from_err_ptr(unsafe {
-            bindings::filp_open(
-                c"/dev/urandom".as_char_ptr(),
-                bindings::O_RDONLY as c_int,
-                0,
-            )
-        })?;
+        let file = unsafe { bindings::filp_open(name, bindings::O_RDONLY as c_int, 0) };
+        let file = kernel::error::from_err_ptr(file)?;
         let this = Self(core::ptr::NonNull::new(file).ok_or(ENODEV)?);
 
         // SAFETY: The file is open, so it has an inode, whose type and number do not change.

@@ -31,10 +31,7 @@ const MAX_VARIABLES: usize = 4;
 ///
 /// * [`ENOMEM`] if a variable has more than 63 bytes, or if there is no memory for the event.
 /// * Any other error of `kobject_uevent_env()`.
-pub(crate) fn change<const N: usize>(
-    dev: &Device,
-    variables: [fmt::Arguments<'_>; N],
-) -> Result {
+pub(crate) fn change<const N: usize>(dev: &Device, variables: [fmt::Arguments<'_>; N]) -> Result {
     let mut buffers = [[0; MAX_LEN]; N];
 
     for (buffer, variable) in buffers.iter_mut().zip(variables) {

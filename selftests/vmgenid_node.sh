@@ -5,7 +5,8 @@
 # ID and of the devices that it does not take.
 
 if [ -e /dev/vmgenid ]; then
-	cat /dev/vmgenid | wc -c
+	# To its end, which comes.
+	cat /dev/vmgenid >/tmp/id && wc -c </tmp/id
 fi
 dmesg | sed -n 's,.*sysgenid: no VM generation ID: ,,p; s,.*sysgenid: .*the ID cannot be mapped: ,,p
 	s,.* VMGENCTR:[0-9a-f]*: ,,p'

@@ -151,9 +151,10 @@ by_itself_where_somebody_can()
 	play id $A && settle || return
 	remember
 	for node in /dev/sysgenid /dev/vmgenid; do
+		# shellcheck disable=SC2217 # it does not read, it has it open
 		sleep 100 <$node &
 		holder=$!
-		play id "$(cat /proc/sys/kernel/random/uuid | tr -d -)"
+		play id "$(tr -d - </proc/sys/kernel/random/uuid)"
 		wait_logged "to $((generation + 1)), source page, reseeded"
 		status=$?
 		kill $holder
@@ -169,7 +170,7 @@ by_whoever_looks()
 	for looks in "true <$NODE" "cat /proc/self/fdinfo/0 <$NODE >/dev/null" "true </dev/vmgenid" \
 		"cat /proc/self/fdinfo/0 </dev/vmgenid >/dev/null" settle; do
 		remember
-		play id "$(cat /proc/sys/kernel/random/uuid | tr -d -)" || return
+		play id "$(tr -d - </proc/sys/kernel/random/uuid)" || return
 		eval "$looks" || { fail "$looks"; return; }
 		wait_logged "to $((generation + 1)), source page, reseeded" ||
 			{ fail "$looks"; return; }

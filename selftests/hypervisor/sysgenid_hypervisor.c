@@ -62,6 +62,9 @@
 #define STORM_BURST	4
 #define STORM_PAUSE_US	1000
 
+/* How often somebody who is held looks at the ID. */
+#define HOLD_PAUSE_US	1000
+
 /* More on their way at once would be no test, but a lack of memory. */
 #define BURST		256
 
@@ -334,7 +337,7 @@ static int run_hold(struct notifier_block *block, unsigned long action, void *da
 		msleep(time);
 	else
 		while (!memcmp(id, place, ID_SIZE) && READ_ONCE(hold))
-			msleep(1);
+			usleep_range(HOLD_PAUSE_US, 2 * HOLD_PAUSE_US);
 	return NOTIFY_DONE;
 }
 

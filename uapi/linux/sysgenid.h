@@ -225,7 +225,7 @@ struct vmgenid_answer_page {
  * Return:
  * * 0 - it is so now
  * * EBADF - the watcher was to become tracked, and the descriptor is not open for
- *   writing: it could never ack, and would be waited for for ever
+ *   writing: who waits for it, as it can never ack, would do so for ever
  */
 #define SYSGENID_SET_WATCHER_TRACKING	_IO(SYSGENID_IOCTL_MAGIC, 1)
 
