@@ -49,19 +49,19 @@ static int map_for_ever(int node)
 		return errno;
 	for (;;) {
 		/* One thread maps while the other one's readdir faults: they share the lock. */
-		volatile uint32_t *page = mmap(NULL, size, PROT_READ, MAP_SHARED, node, 0);
+		uint32_t *page = mmap(NULL, size, PROT_READ, MAP_SHARED, node, 0);
 		void *entries = mmap(NULL, 16 * size, PROT_READ | PROT_WRITE,
 				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (page == MAP_FAILED || entries == MAP_FAILED)
 			return errno;
-		(void)*page;
+		__atomic_load_n(page, __ATOMIC_RELAXED);
 		while (syscall(SYS_getdents64, dir, entries, 16 * size) > 0)
 			;
 		if (lseek(dir, 0, SEEK_SET))
 			return errno;
 		munmap(entries, 16 * size);
-		munmap((void *)page, size);
+		munmap(page, size);
 	}
 }
 
@@ -86,9 +86,8 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "--acks"))
 		return ack_for_ever(fd);
 	if (argc > 1 && !strcmp(argv[1], "--maps")) {
-		if (pthread_create(&thread, NULL, map_in_a_thread, NULL))
-			return EAGAIN;
-		return map_for_ever(fd);
+		errno = pthread_create(&thread, NULL, map_in_a_thread, NULL);
+		return errno ? errno : map_for_ever(fd);
 	}
 	return ioctl(fd, SYSGENID_SETTLE, argc > 1 ? strtoul(argv[1], NULL, 10) : 0UL) ? errno : 0;
 }

@@ -33,9 +33,11 @@
 #define ID_SIZE	16
 #define LIMIT_MS	60000
 
-static const volatile struct sysgenid_page *page;
-static const volatile struct vmgenid_answer_page *answer;
-static const volatile uint8_t *id;
+static const struct sysgenid_page *page;
+static const struct vmgenid_answer_page *answer;
+static const uint8_t *id;
+
+#define load(what)	__atomic_load_n(what, __ATOMIC_RELAXED)
 
 static void bail_out(const char *what)
 {
@@ -70,12 +72,12 @@ static long number_in(const char *path)
 	return atol(text);
 }
 
-static void copy_id(uint8_t *to, const volatile uint8_t *from)
+static void copy_id(uint8_t *to, const uint8_t *from)
 {
 	int i;
 
 	for (i = 0; i < ID_SIZE; i++)
-		to[i] = from[i];
+		to[i] = load(from + i);
 }
 
 /* One look: whether the answer is to the ID that is there, and of this generation. */
@@ -87,11 +89,12 @@ static bool is_settled(uint8_t *settled_id, uint32_t *flags)
 	sequence = __atomic_load_n(&answer->sequence, __ATOMIC_ACQUIRE);
 	copy_id(settled_id, id);
 	copy_id(answered, answer->id);
-	generation = answer->generation;
-	*flags = answer->flags;
+	generation = load(&answer->generation);
+	*flags = load(&answer->flags);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	return sequence % 2 == 0 && sequence == answer->sequence &&
-	       !memcmp(settled_id, answered, ID_SIZE) && generation == page->generation;
+	return sequence % 2 == 0 && sequence == load(&answer->sequence) &&
+	       !memcmp(settled_id, answered, ID_SIZE) &&
+	       generation == load(&page->generation);
 }
 
 static void print_bytes(const char *name, const uint8_t *bytes)

@@ -211,7 +211,10 @@ forks_in_hard_interrupts()
 	remember
 	status=0
 	for _ in $(seq 20); do
-		play fork 1 && settle || { status=1; break; }
+		if ! { play fork 1 && settle; }; then
+			status=1
+			break
+		fi
 	done
 	kill $acker 2>/dev/null || { fail "nobody acks"; status=1; }
 	wait $acker 2>/dev/null
