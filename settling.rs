@@ -512,7 +512,10 @@ impl Settler {
             } else if reseeded {
                 // Since the driver was loaded, nobody was told of anything.
                 self.generation.set_answer(Answer { id, reseeded });
-            } else {
+            }
+
+            if !reseeded && sign.value() == id {
+                // At the next look it may be possible.
                 return;
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// Nothing is wrong with this one. The memory is some that the firmware of a QEMU machine with 256
+// Nothing is wrong with this one. The memory is some that the firmware of a QEMU machine with 512
 // MiB reserves, and leaves empty.
 //
 // Expect: nothing
@@ -13,7 +13,7 @@ DefinitionBlock ("", "SSDT", 2, "SYSGEN", "SG21", 1)
         {
             Name (_HID, "VMGENCTR")
             Name (_UID, "reserved")
-            Name (ADDR, Package () { 0x0FFF0008, 0x00000000 })
+            Name (ADDR, Package () { 0x1FFF0008, 0x00000000 })
         }
     }
 }

@@ -49,13 +49,17 @@ const DATA_RACE_END: &str = "=====";
 const OURS: &str = "sysgenid";
 /// What the kernel does with state that is its own, whoever has called it: the log's buffer has no
 /// locks, and races with its readers; `capable()` writes the flags of the task, which the scheduler
-/// reads, and so do the scheduler's own entries; and what an exception or an interrupt does is not
-/// the work of what it came upon.
-const KERNELS_OWN: [&str; 5] = [
+/// reads, and so do the scheduler's own entries; the random number generator looks at the clock, and
+/// an event is sent from lists that everybody listens on; and what an exception or an interrupt does
+/// is not the work of what it came upon.
+const KERNELS_OWN: [&str; 8] = [
     " _printk+",
     " capable+",
     " schedule+",
     " try_to_wake_up+",
+    " random_ioctl+",
+    " add_device_randomness+",
+    " kobject_uevent_env+",
     " asm_",
 ];
 /// What the line above each of its stacks says.
