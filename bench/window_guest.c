@@ -49,14 +49,13 @@ static const char * const functions[] = {
 	"acpi_ev_asynch_execute_gpe_method\n",	/* the event, in a work queue */
 	"acpi_ns_evaluate\n",			/* its method in the firmware's code */
 	"acpi_ev_notify_dispatch\n",		/* the notification, in another one */
-	"add_vmfork_randomness\n",
-	"crng_reseed\n",
-	"blocking_notifier_call_chain\n",	/* the end of that: who else is told */
-	"dev_uevent_filter\n",			/* the driver has changed the generation */
+	"random_ioctl\n",			/* the driver's work, which reseeds */
+	"dev_uevent_filter\n",			/* it has changed the generation */
 };
 
-/* When all who are to be told have been told. */
-#define TOLD		"r:window/told blocking_notifier_call_chain"
+/* When that has been done; and when a line is in the log, which is the last thing. */
+#define RESEEDED	"r:window/reseeded random_ioctl"
+#define TOLD		"r:window/told vprintk_emit"
 
 static _Noreturn void fail(const char *what)
 {
@@ -97,8 +96,8 @@ static void trace(void)
 	for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
 		write_text(TRACING "/set_ftrace_filter", functions[i]);
 	write_text(TRACING "/current_tracer", "function");
-	write_text(TRACING "/kprobe_events", TOLD);
-	write_text(TRACING "/events/window/told/enable", "1");
+	write_text(TRACING "/kprobe_events", RESEEDED "\n" TOLD);
+	write_text(TRACING "/events/window/enable", "1");
 	write_text(TRACING "/tracing_on", "1");
 }
 
