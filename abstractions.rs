@@ -16,6 +16,7 @@ pub(crate) mod fs;
 pub(crate) mod memremap;
 pub(crate) mod miscdevice;
 pub(crate) mod module;
+#[cfg(any(CONFIG_PM_SLEEP, CONFIG_VMGENID))]
 pub(crate) mod notifier;
 pub(crate) mod poll;
 pub(crate) mod random;

@@ -207,8 +207,8 @@ impl ForeignPage {
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`] if memory is short, [`EINVAL`] if somebody has mapped the page in another way than
-    /// cached.
+    /// [`ENOMEM`] if memory is short, [`EINVAL`] if it is so where the kernel keeps how pages are
+    /// cached, or if somebody has mapped the page in another way than cached.
     pub(crate) fn map(&self, area: ReadOnlyPage<'_>) -> Result {
         let vma = area.vma();
 

@@ -297,6 +297,8 @@ TEST_F(fault, mmap_nomem)
 TEST_F(fault, id_open_and_mmap_nomem)
 {
 	static const struct call opening = { make_open, undo_open, check_open, 0 };
+	/* That is what remap_pfn_range() makes of memory that was short for it. */
+	static const struct call remapping = { make_map, undo_map, check_map, EINVAL };
 	static const struct call mapping = { make_map, undo_map, check_map, 0 };
 	struct opened opened = {
 		.refcnt = module_refcnt(),
@@ -310,7 +312,7 @@ TEST_F(fault, id_open_and_mmap_nomem)
 	fail_each(_metadata, self->nth, &opening, &opened);
 	mapped.fd = opened.fd;
 	mapped.refcnt = module_refcnt();
-	fail_each(_metadata, self->nth, &mapping, &mapped);
+	fail_each(_metadata, self->nth, &remapping, &mapped);
 	offset = ioctl(opened.fd, VMGENID_GET_OFFSET);
 	ASSERT_LE(0, offset);
 	ASSERT_EQ((ssize_t)sizeof(id), read(opened.fd, id, sizeof(id)));
