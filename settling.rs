@@ -397,9 +397,12 @@ impl Settler {
     ///
     /// Those of [`wait_ended`], if the time is over or a signal is pending.
     pub(crate) fn settle(self: &Arc<Self>, timeout: usize) -> Result {
-        self.look();
         self.settled
-            .wait(limit(timeout), || (!self.is_due()).then_some(()))
+            .wait(limit(timeout), || {
+                // At each look: the machine may have become another one since the last.
+                self.look();
+                (!self.is_due()).then_some(())
+            })
             .map_err(|ended| wait_ended(ended, timeout))
     }
 
