@@ -139,6 +139,8 @@ pub struct Guest {
     pub memory: Option<String>,
     /// What it has besides busybox.
     pub userspace: Userspace,
+    /// Debian's packages that it has besides busybox, if it has no user space.
+    pub packages: Vec<String>,
     /// Whether the module is loaded before the commands run.
     pub module: bool,
     /// Whether it has QEMU's `VMGenID` device.
@@ -161,6 +163,7 @@ impl Default for Guest {
             smp: 1,
             memory: None,
             userspace: Userspace::None,
+            packages: Vec::new(),
             module: true,
             vmgenid: true,
             icount: false,
@@ -324,6 +327,10 @@ impl Run {
             self.results != Results::None,
             "results: without any nothing is tested"
         );
+        ensure!(
+            self.guest.packages.is_empty() || self.guest.userspace == Userspace::None,
+            "packages: a user space has its own"
+        );
         if self.host {
             ensure!(
                 self.clones.is_empty() && self.report.is_none(),
@@ -424,6 +431,10 @@ mod tests {
             ("kernels = [\"big\"]\n", "big"),
             ("[run.guest]\ncpus = 2\n", "cpus"),
             ("[run.guest]\nuserspace = \"fedora\"\n", "fedora"),
+            (
+                "[run.guest]\nuserspace = \"debian\"\npackages = [\"p\"]\n",
+                "packages",
+            ),
             ("[[run.clones]]\nids = [\"old\"]\n", "old"),
             (
                 "[[run.clones]]\nids = [\"new\"]\nis = { a = \"@b\" }\n",

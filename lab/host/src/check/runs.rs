@@ -199,8 +199,10 @@ fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
         limit: guest.limit,
         ..GuestOptions::plain()
     };
+    let packages: Vec<_> = guest.packages.iter().map(String::as_str).collect();
     let userland = match guest.userspace {
-        Userspace::None => Userland::Busybox,
+        Userspace::None if packages.is_empty() => Userland::Busybox,
+        Userspace::None => Userland::Packages(&packages),
         Userspace::Debian => Userland::Debian,
         Userspace::Installed => Userland::Whole,
         Userspace::Systemd => Userland::System,
