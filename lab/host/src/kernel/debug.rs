@@ -6,7 +6,6 @@
 //! driver's files are the checkout's own, mounted where they belong in the tree. The objects of
 //! the whole kernel are kept, and only the driver is built again when it has changed.
 
-use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
@@ -33,6 +32,7 @@ use crate::cache;
 use crate::step;
 use crate::step::execute;
 use crate::step::execute_logged;
+use crate::step::output_of;
 
 /// Where the driver goes in the tree.
 const DRIVER: &str = "drivers/virt/sysgenid";
@@ -167,9 +167,22 @@ pub fn get(offer: &Offer, variant: Variant) -> Result<Build> {
 /// Where the kernel with that configuration is in the cache: a directory for the objects, and one for
 /// what was made of each state of the driver.
 fn cached_at(offer: &Offer, variant: Variant, configuration: &str) -> Result<String> {
-    let root = env::var("LAB_ROOT_KEY").context("the lab's tool is started by lab/lab")?;
-    let key = cache::key(&[&offer.version, &root, configuration, &FLAGS.concat()]);
+    let key = cache::key(&[
+        &offer.version,
+        &compilers()?,
+        configuration,
+        &FLAGS.concat(),
+    ]);
     Ok(format!("debug/{variant}-{key}"))
+}
+
+/// Which compilers there are, as they say it. What else the toolchain root holds makes no other kernel.
+fn compilers() -> Result<String> {
+    let mut versions = String::new();
+    for compiler in ["clang", "ld.lld", "rustc", "bindgen"] {
+        versions += &output_of(Command::new(compiler).arg("--version"))?;
+    }
+    Ok(versions)
 }
 
 /// Has make make `target` in that kernel, which is built before; returns what it says.
