@@ -432,7 +432,7 @@ impl Settler {
             }
 
             // It is being made, and no signal can take it back.
-            let _ = self.settled.wait_certain(done);
+            self.settled.wait_certain(done);
         }
 
         Ok(())

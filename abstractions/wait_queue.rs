@@ -80,13 +80,15 @@ impl WaitQueue {
         self.wait_in(TASK_INTERRUPTIBLE | TASK_FREEZABLE, limit, look)
     }
 
-    /// The same, without a limit, and whatever signals are pending.
-    ///
-    /// # Errors
-    ///
-    /// None: what is waited for must come by itself, and soon.
-    pub(crate) fn wait_certain<R>(&self, look: impl FnMut() -> Option<R>) -> Result<R, Ended> {
-        self.wait_in(TASK_UNINTERRUPTIBLE, None, look)
+    /// The same, without a limit, and whatever signals are pending: what is waited for must come by
+    /// itself, and soon.
+    pub(crate) fn wait_certain<R>(&self, mut look: impl FnMut() -> Option<R>) -> R {
+        loop {
+            // Neither of the reasons to end can come up.
+            if let Ok(result) = self.wait_in(TASK_UNINTERRUPTIBLE, None, &mut look) {
+                return result;
+            }
+        }
     }
 
     fn wait_in<R>(
