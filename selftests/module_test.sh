@@ -4,21 +4,21 @@
 # Loads and unloads the module, and changes the generation from another module.
 # Prints TAP. The module is loaded when this ends, whatever it was at the start.
 #
-#	module_test.sh sysgenid.ko sysgenid_bump.ko settle [sysgenid-rs-test]
+#	module_test.sh sysgenid.ko sysgenid_bump.ko busy [sysgenid-rs-test]
 #
-# settle is the program that maps, too. The last one holds a mapping; without it, that test
+# busy is the program that maps. The last one holds a mapping; without it, that test
 # is skipped. Wants to be root, and that nobody else uses the module.
 
 set -u
 
 if [ $# -lt 3 ]; then
-	echo "Usage: $0 sysgenid.ko sysgenid_bump.ko settle [sysgenid-rs-test]" >&2
+	echo "Usage: $0 sysgenid.ko sysgenid_bump.ko busy [sysgenid-rs-test]" >&2
 	exit 2
 fi
 
 DRIVER=$1
 BUMP=$2
-SETTLE=$3
+BUSY=$3
 HOLDER=${4:-}
 PARAMETER=/sys/module/sysgenid_bump/parameters/bump
 
@@ -81,7 +81,7 @@ called_in_an_interrupt()
 # all misc devices held. So mapping must not take that one.
 mapped_while_devices_come_and_go()
 {
-	"$SETTLE" --maps &
+	"$BUSY" --maps &
 	mapper=$!
 	echo 300 >/sys/module/sysgenid_bump/parameters/devices ||
 		{ fail "no devices come and go"; return; }

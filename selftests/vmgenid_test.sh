@@ -5,25 +5,27 @@
 # notifications, of an ID that changes without one, and of what is asked for meanwhile.
 # Prints TAP. The module is loaded when this ends, whatever it was at the start.
 #
-#	vmgenid_test.sh sysgenid.ko|--built-in sysgenid_hypervisor.ko settle [vmgenid.ko]
+#	vmgenid_test.sh sysgenid.ko|--built-in sysgenid_hypervisor.ko settle busy [vmgenid.ko]
 #
 # EXTRA in the environment names tests that are for some kernels only: in a hard interrupt, as
 # on machines with a device tree, the kernel's own chain of notifiers makes debug kernels
-# complain; not each of them can hibernate; and not each tells of forks. settle is the program that settles. vmgenid.ko is the kernel's own driver where it is a
-# module; it has the device in the end, and nothing can take it away: a second run in
-# the same guest fails. Wants to be root, and that nobody else uses the module.
+# complain; not each of them can hibernate; and not each tells of forks. settle and busy are
+# programs of these tests. vmgenid.ko is the kernel's own driver where it is a module; it has the
+# device in the end, and nothing can take it away: a second run in the same guest fails. Wants to
+# be root, and that nobody else uses the module.
 
 set -u
 
-if [ $# -lt 3 ]; then
-	echo "Usage: $0 sysgenid.ko|--built-in sysgenid_hypervisor.ko settle [vmgenid.ko]" >&2
+if [ $# -lt 4 ]; then
+	echo "Usage: $0 sysgenid.ko|--built-in sysgenid_hypervisor.ko settle busy [vmgenid.ko]" >&2
 	exit 2
 fi
 
 DRIVER=$1
 HYPERVISOR=$2
 SETTLE=$3
-IN_TREE=${4:-}
+BUSY=$4
+IN_TREE=${5:-}
 
 . "$(dirname "$0")/module.sh"
 . "$(dirname "$0")/vmgenid.sh"
@@ -206,7 +208,7 @@ after_hibernation()
 # driver's locks busy.
 forks_in_hard_interrupts()
 {
-	su nobody -s /bin/sh -c "exec '$SETTLE' --acks" &
+	su nobody -s /bin/sh -c "exec '$BUSY' --acks" &
 	acker=$!
 	remember
 	status=0
