@@ -8,16 +8,7 @@ CONF=/etc/ssl/sysgenid.cnf
 MODULE=/usr/lib/x86_64-linux-gnu/ossl-modules/sysgenid.so
 export OPENSSL_CONF=$CONF
 
-number=0
-result() {
-	number=$((number + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $number $2"
-	else
-		sed 's/^/# /' /tmp/out /tmp/err
-		echo "not ok $number $2"
-	fi
-}
+. "$(dirname "$0")/result.sh"
 
 # Succeeds if the command does, says nothing on standard error, and this on standard output.
 says() {

@@ -7,16 +7,7 @@
 PLAY=/sys/module/sysgenid_hypervisor/parameters/id
 export SYSGENID_OPENSSL_DEBUG=1
 
-number=0
-result() {
-	number=$((number + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $number $2"
-	else
-		sed 's/^/# /' /tmp/out /tmp/err
-		echo "not ok $number $2"
-	fi
-}
+. "$(dirname "$0")/result.sh"
 
 # Changes the ID to 32 times that digit.
 change_id() {
