@@ -551,6 +551,7 @@ def modules_of_openssl():
 
 PROVIDER = f"{modules_of_openssl()}/sysgenid.so"
 DROP_IN = "/etc/ssl/sysgenid.cnf"
+RULE = "/usr/lib/udev/rules.d/60-sysgenid.rules"
 OPENSSL_CNF = "/etc/ssl/openssl.cnf"
 
 
@@ -630,7 +631,7 @@ def doctor_finds_it_well():
     with mode_of("/dev/vmgenid", 0o444), on_for_all():
         found = diagnosed()
         check_equal(verdicts(found), {}, "what is not well")
-        subjects = ["kernel", "driver", "generation", "vmgenid", "openssl", "provider"]
+        subjects = ["kernel", "driver", "generation", "vmgenid", "rule", "openssl", "provider"]
         check_equal(list(found), subjects + ["system", "drop_in"], "what was looked at")
         check_equal(found["kernel"]["found"], os.uname().release, "the kernel")
         check_equal(found["generation"]["found"], "generation 0, never changed")
@@ -698,6 +699,47 @@ def doctor_looks_at_the_environment():
         expected = {"vmgenid": "remark", "system": "remark", "environment": "fault"}
         check_equal(verdicts(found), expected, f"what is not well with {text}")
         check_has(found["environment"]["found"], says)
+
+
+def doctor_misses_the_rule():
+    """That is the administrator's choice."""
+    with without(RULE):
+        found = diagnosed()
+        expected = {name: "remark" for name in ("vmgenid", "rule", "system")}
+        check_equal(verdicts(found), expected, "what is not well")
+        check_has(found["rule"]["found"], "not installed, so that /dev/vmgenid is for root only")
+    os.makedirs("/etc/udev/rules.d", exist_ok=True)
+    mask = "/etc/udev/rules.d/60-sysgenid.rules"
+    os.symlink("/dev/null", mask)
+    try:
+        check_has(diagnosed()["rule"]["found"], f"masked by {mask}")
+    finally:
+        os.remove(mask)
+    check_equal(diagnosed()["rule"]["found"], RULE, "the rule")
+
+
+def doctor_knows_another_build():
+    """The module that is installed is not the one that runs, or not the same build."""
+    directory = f"/lib/modules/{os.uname().release}"
+    os.makedirs(f"{directory}/updates")
+    try:
+        with open(f"{directory}/modules.dep", "w", encoding="utf-8") as file:
+            file.write("updates/sysgenid.ko:\n")
+        installed = f"{directory}/updates/sysgenid.ko"
+        shutil.copy(MODULE, installed)
+        check_equal(diagnosed()["driver"]["found"], "running", "the same build")
+        with open(installed, "rb") as file:
+            image = file.read()
+        with open("/sys/module/sysgenid/notes/.note.gnu.build-id", "rb") as file:
+            build = file.read()[16:]
+        check_equal(image.count(build), 1, "how often its build ID is in the file")
+        with open(installed, "wb") as file:
+            file.write(image.replace(build, bytes(len(build))))
+        found = diagnosed()["driver"]
+        check_equal(found["verdict"], "remark", "the verdict on another build")
+        check_has(found["found"], f"another build of it is installed ({installed})")
+    finally:
+        shutil.rmtree(directory)
 
 
 def doctor_without_openssl():
@@ -989,6 +1031,8 @@ run_tests(
         doctor_is_content_with_the_drop_in,
         doctor_misses_the_provider,
         doctor_looks_at_the_environment,
+        doctor_misses_the_rule,
+        doctor_knows_another_build,
         doctor_without_openssl,
         doctor_with_another_openssl,
         doctor_finds_no_device,

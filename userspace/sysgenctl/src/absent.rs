@@ -4,6 +4,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
+
+use crate::module;
+use crate::module::Installed;
 
 /// The oldest kernel for which the module can be built.
 const OLDEST: (u32, u32) = (7, 2);
@@ -17,6 +21,8 @@ pub struct Facts {
     pub loaded: bool,
     /// The module is among those that modprobe finds.
     pub installed: bool,
+    /// The kernel loads signed modules only, and what is installed is signed, or not.
+    pub demanded: Option<bool>,
 }
 
 /// Why there is no device.
@@ -26,6 +32,10 @@ pub enum Reason {
     NoNode,
     /// Nobody has loaded the module.
     NotLoaded,
+    /// The kernel loads signed modules only, and this one is not.
+    NotSigned,
+    /// The kernel loads signed modules only. This one is, and is not loaded.
+    Signed,
     /// The kernel is too old for the module.
     OldKernel,
     /// There is no module for this kernel.
@@ -37,11 +47,15 @@ impl Facts {
     pub fn gather() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let release = read("/proc/sys/kernel/osrelease").trim_end().to_owned();
-        let lists =
-            ["dep", "builtin"].map(|list| read(&format!("/lib/modules/{release}/modules.{list}")));
+        let is_built_in = lists_module(&read(&format!("/lib/modules/{release}/modules.builtin")));
+        let file = installed(&release);
         Self {
             loaded: Path::new("/sys/class/misc/sysgenid").exists(),
-            installed: lists.iter().any(|list| lists_module(list)),
+            installed: file.is_some() || is_built_in,
+            demanded: file
+                .filter(|_| module::signatures_are_demanded())
+                .and_then(|path| Installed::read(&path).ok())
+                .map(|installed| installed.signed),
             release,
         }
     }
@@ -51,7 +65,11 @@ impl Facts {
         if self.loaded {
             Reason::NoNode
         } else if self.installed {
-            Reason::NotLoaded
+            match self.demanded {
+                None => Reason::NotLoaded,
+                Some(true) => Reason::Signed,
+                Some(false) => Reason::NotSigned,
+            }
         } else if is_older(&self.release) {
             Reason::OldKernel
         } else {
@@ -72,6 +90,21 @@ impl Facts {
             Reason::NotLoaded => (
                 "the module is installed and not loaded".into(),
                 "modprobe sysgenid".into(),
+            ),
+            Reason::NotSigned => (
+                "the module is installed and not signed, and this kernel loads signed ones only \
+                 (Secure Boot, lockdown, or module.sig_enforce)"
+                    .into(),
+                "have it signed with a key that the machine trusts: DKMS does it with its own key \
+                 (/var/lib/dkms/mok.pub), once that is enrolled (mokutil --import)"
+                    .into(),
+            ),
+            Reason::Signed => (
+                "the module is installed, signed, and not loaded".into(),
+                "modprobe sysgenid; if it says “Key was rejected by service”, then this machine does \
+                 not trust who signed it: enroll the key (mokutil --import /var/lib/dkms/mok.pub for \
+                 DKMS's own) and boot again"
+                    .into(),
             ),
             Reason::OldKernel => (
                 format!("this kernel ({release}) is too old for the module"),
@@ -96,12 +129,26 @@ pub fn explain(node: &Path) -> String {
     format!("there is no {}: {what}: {advice}", node.display())
 }
 
-/// Whether the module is in a list as depmod makes it: paths, with a colon after those that have
-/// dependencies.
+/// Where the module is that modprobe would load into the kernel of that release, if there is one.
+pub fn installed(release: &str) -> Option<PathBuf> {
+    let directory = Path::new("/lib/modules").join(release);
+    let list = fs::read_to_string(directory.join("modules.dep")).ok()?;
+    listed_module(&list).map(|path| directory.join(path))
+}
+
+/// Whether the module is in a list as depmod makes it.
 fn lists_module(list: &str) -> bool {
+    listed_module(list).is_some()
+}
+
+/// The module's path in such a list, which has a colon after those that have dependencies.
+fn listed_module(list: &str) -> Option<&str> {
     list.lines()
-        .filter_map(|line| line.split(':').next()?.rsplit('/').next())
-        .any(|file| file == "sysgenid.ko" || file.starts_with("sysgenid.ko."))
+        .filter_map(|line| line.split(':').next())
+        .find(|path| {
+            let file = path.rsplit('/').next().unwrap_or_default();
+            file == "sysgenid.ko" || file.starts_with("sysgenid.ko.")
+        })
 }
 
 /// Whether the release is of a kernel that is too old. One that cannot be read is not.
@@ -117,12 +164,13 @@ fn is_older(release: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn advice(release: &str, loaded: bool, installed: bool) -> String {
+    fn advice(release: &str, loaded: bool, installed: bool, demanded: Option<bool>) -> String {
         let release = release.into();
         let facts = Facts {
             release,
             loaded,
             installed,
+            demanded,
         };
         let (what, advice) = facts.advice();
         format!("{what}: {advice}")
@@ -130,10 +178,19 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_advice() {
-        assert!(advice("7.3.4", true, true).contains("--device /dev/sysgenid"));
-        assert!(advice("7.3.4", false, true).ends_with("not loaded: modprobe sysgenid"));
-        assert!(advice("7.3.4", false, false).contains("not installed for this kernel (7.3.4)"));
-        assert!(advice("6.12.48+deb13", false, false).contains("(6.12.48+deb13) is too old"));
+        let plain = |release, loaded, installed| advice(release, loaded, installed, None);
+        assert!(plain("7.3.4", true, true).contains("--device /dev/sysgenid"));
+        assert!(plain("7.3.4", false, true).ends_with("not loaded: modprobe sysgenid"));
+        assert!(plain("7.3.4", false, false).contains("not installed for this kernel (7.3.4)"));
+        assert!(plain("6.12.48+deb13", false, false).contains("(6.12.48+deb13) is too old"));
+        let unsigned = advice("7.3.4", false, true, Some(false));
+        assert!(
+            unsigned.contains("not signed") && unsigned.contains("mokutil"),
+            "{unsigned}"
+        );
+        let signed = advice("7.3.4", false, true, Some(true));
+        assert!(signed.contains("Key was rejected"), "{signed}");
+        assert!(advice("7.3.4", true, true, Some(false)).contains("--device"));
     }
 
     #[test]
@@ -155,9 +212,10 @@ mod tests {
 
     #[test]
     fn the_module_is_found_in_the_lists_of_depmod() {
-        assert!(lists_module(
-            "kernel/a.ko: kernel/b.ko\nupdates/dkms/sysgenid.ko.xz:\n"
-        ));
+        assert_eq!(
+            listed_module("kernel/a.ko: kernel/b.ko\nupdates/dkms/sysgenid.ko.xz:\n"),
+            Some("updates/dkms/sysgenid.ko.xz")
+        );
         assert!(lists_module("kernel/drivers/virt/sysgenid/sysgenid.ko\n"));
         assert!(!lists_module(
             "kernel/a.ko: updates/sysgenid.ko\nupdates/sysgenid.kover:\n"

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use sysgenid::Error;
@@ -20,9 +21,11 @@ use sysgenid::Overseer;
 use sysgenid::SysGenId;
 use tabwriter::TabWriter;
 
+use crate::absent;
 use crate::absent::Facts;
 use crate::absent::Reason;
 use crate::exit::Failure;
+use crate::module::Installed as Module;
 use crate::openssl;
 use crate::openssl::Installed;
 use crate::openssl::Place;
@@ -33,6 +36,8 @@ use crate::output::NOTABLE;
 use crate::output::Output;
 use crate::output::count;
 use crate::output::plain;
+use crate::system::Rule;
+use crate::system::Units;
 
 /// The configuration that comes with the provider.
 const DROP_IN: &str = "/etc/ssl/sysgenid.cnf";
@@ -47,6 +52,8 @@ enum Subject {
     Driver,
     Generation,
     Vmgenid,
+    Rule,
+    Units,
     Openssl,
     Provider,
     System,
@@ -91,6 +98,8 @@ impl Subject {
             Self::Driver => "driver",
             Self::Generation => "/dev/sysgenid",
             Self::Vmgenid => "/dev/vmgenid",
+            Self::Rule => "udev rule",
+            Self::Units => "units",
             Self::Openssl => "OpenSSL",
             Self::Provider => "provider",
             Self::System => "openssl.cnf",
@@ -130,13 +139,15 @@ pub fn run(output: Output) -> Result<(), Failure> {
     let device = device();
     let mut findings = vec![
         kernel(&facts, device.is_ok()),
-        driver(&facts, device.is_ok()),
+        driver(&facts, device.is_ok(), replaced(&facts).as_deref()),
         generation(&device, &facts),
         vmgenid(
             SysGenId::open().as_ref().map(SysGenId::id_page).ok(),
             mode(),
         ),
+        rule(&Rule::find()),
     ];
+    findings.extend(Units::find().map(|found| units(&found, device.is_ok())));
     findings.extend(openssl());
     let report = Report::new(findings);
     output.show(&report)?;
@@ -171,13 +182,32 @@ fn kernel(facts: &Facts, device_is_well: bool) -> Finding {
     }
 }
 
-fn driver(facts: &Facts, device_is_well: bool) -> Finding {
+/// The module that would be loaded now, if another one runs.
+fn replaced(facts: &Facts) -> Option<PathBuf> {
+    let module = Module::read(&absent::installed(&facts.release)?).ok()?;
+    (facts.loaded && module.is_another_than_runs()).then_some(module.path)
+}
+
+fn driver(facts: &Facts, device_is_well: bool, replaced: Option<&Path>) -> Finding {
     if device_is_well || facts.loaded {
-        return Subject::Driver.ok("running");
+        return match replaced {
+            None => Subject::Driver.ok("running"),
+            Some(path) => Subject::Driver.remark(
+                format!(
+                    "running, and another build of it is installed ({}), as after an upgrade",
+                    path.display()
+                ),
+                "boot again; or, where nothing uses it: rmmod sysgenid && modprobe sysgenid",
+            ),
+        };
     }
     match facts.reason() {
         Reason::OldKernel => Subject::Driver.fault("not running", "it needs another kernel"),
-        Reason::NoNode | Reason::NotLoaded | Reason::NotInstalled => {
+        Reason::NoNode
+        | Reason::NotLoaded
+        | Reason::NotSigned
+        | Reason::Signed
+        | Reason::NotInstalled => {
             let (what, advice) = facts.advice();
             Subject::Driver.fault(what, advice)
         }
@@ -255,6 +285,49 @@ fn vmgenid(page: Option<&IdPage>, mode: Option<u32>) -> Finding {
             "look at the kernel's log (dmesg)",
         ),
     }
+}
+
+/// Which of these there are is the administrator's choice.
+fn rule(rule: &Rule) -> Finding {
+    const SUBJECT: Subject = Subject::Rule;
+    const WITHOUT: &str = "/dev/vmgenid is for root only, and systemd hears of no change";
+    match rule {
+        Rule::Installed(path) => SUBJECT.ok(path.display().to_string()),
+        Rule::Masked(path) => SUBJECT.remark(
+            format!("masked by {}, so that {WITHOUT}", path.display()),
+            "remove that file, if this is not what it is for",
+        ),
+        Rule::Missing => SUBJECT.remark(
+            format!("not installed, so that {WITHOUT}"),
+            "install it (with make install, or the package sysgenid)",
+        ),
+    }
+}
+
+fn units(units: &Units, device_is_well: bool) -> Finding {
+    const SUBJECT: Subject = Subject::Units;
+    if !units.installed {
+        return SUBJECT.remark(
+            "not installed, so that nothing follows a change by itself",
+            "install them (with make install, or the package sysgenid)",
+        );
+    }
+    let enabled = if units.enabled.is_empty() {
+        "none of those that follow a change is enabled".into()
+    } else {
+        format!("enabled: {}", units.enabled.join(", "))
+    };
+    if units.waits {
+        return SUBJECT.ok(format!("systemd waits for a change; {enabled}"));
+    }
+    SUBJECT.remark(
+        format!("systemd does not wait for a change; {enabled}"),
+        if device_is_well {
+            "udevadm control --reload && udevadm trigger --action=change --name-match=sysgenid"
+        } else {
+            "mend /dev/sysgenid first"
+        },
+    )
 }
 
 /// What there is to say of OpenSSL.
@@ -480,6 +553,7 @@ mod tests {
             release: release.into(),
             loaded,
             installed,
+            demanded: None,
         }
     }
 
@@ -509,10 +583,10 @@ mod tests {
         let found = kernel(&old, false);
         assert_eq!(found.verdict, Verdict::Fault);
         assert!(found.found.contains("(6.12.48) is too old"), "{found:?}");
-        assert_eq!(driver(&old, false).verdict, Verdict::Fault);
+        assert_eq!(driver(&old, false, None).verdict, Verdict::Fault);
         // In a container /sys can be missing.
         assert_eq!(kernel(&old, true), Subject::Kernel.ok("6.12.48"));
-        assert_eq!(driver(&old, true), Subject::Driver.ok("running"));
+        assert_eq!(driver(&old, true, None), Subject::Driver.ok("running"));
         for (loaded, installed) in [(true, false), (false, true)] {
             let found = kernel(&facts("6.12.48", loaded, installed), false);
             assert_eq!(found.verdict, Verdict::Ok);
@@ -521,11 +595,62 @@ mod tests {
 
     #[test]
     fn the_driver_is_installed_loaded_or_neither() {
-        let advice = |loaded, installed| driver(&facts("7.3.4", loaded, installed), false).advice;
+        let advice =
+            |loaded, installed| driver(&facts("7.3.4", loaded, installed), false, None).advice;
         assert_eq!(advice(true, true), None);
         assert_eq!(advice(false, true).as_deref(), Some("modprobe sysgenid"));
         let install = advice(false, false).expect("there is something to do");
         assert!(install.starts_with("install it "), "{install}");
+    }
+
+    #[test]
+    fn an_upgrade_is_told_of() {
+        let upgraded = driver(
+            &facts("7.3.4", true, true),
+            true,
+            Some(Path::new("/lib/modules/x/sysgenid.ko")),
+        );
+        assert_eq!(upgraded.verdict, Verdict::Remark);
+        assert!(upgraded.found.contains("(/lib/modules/x/sysgenid.ko)"));
+    }
+
+    #[test]
+    fn a_rule_is_there_masked_or_neither() {
+        let path = PathBuf::from("/etc/udev/rules.d/60-sysgenid.rules");
+        assert_eq!(rule(&Rule::Installed(path.clone())).verdict, Verdict::Ok);
+        for (found, word) in [
+            (Rule::Masked(path), "masked by /etc"),
+            (Rule::Missing, "not in"),
+        ] {
+            let finding = rule(&found);
+            assert_eq!(finding.verdict, Verdict::Remark);
+            assert!(finding.found.starts_with(word), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn units_wait_or_are_told_how_to() {
+        let found = |installed, waits, device| {
+            let enabled = vec!["sysgenid-clock.service".into()];
+            let found = Units {
+                installed,
+                waits,
+                enabled,
+            };
+            units(&found, device)
+        };
+        assert_eq!(
+            found(true, true, true),
+            Subject::Units.ok("systemd waits for a change; enabled: sysgenid-clock.service")
+        );
+        let advice = |installed, waits, device| {
+            found(installed, waits, device)
+                .advice
+                .expect("there is something to do")
+        };
+        assert!(advice(true, false, true).contains("udevadm trigger"));
+        assert!(advice(true, false, false).contains("mend /dev/sysgenid"));
+        assert!(advice(false, false, true).contains("package sysgenid"));
     }
 
     #[test]
@@ -769,6 +894,8 @@ mod tests {
             (Subject::Driver, "driver"),
             (Subject::Generation, "generation"),
             (Subject::Vmgenid, "vmgenid"),
+            (Subject::Rule, "rule"),
+            (Subject::Units, "units"),
             (Subject::Openssl, "openssl"),
             (Subject::Provider, "provider"),
             (Subject::System, "system"),
