@@ -139,11 +139,30 @@ pub fn shown_in_source(path: &Path) -> String {
     inside.display().to_string()
 }
 
+/// What is set for commands that the lab runs inside its sandbox, and that may call the lab: they
+/// see what it sees, and stand where they stand.
+pub const INSIDE: &str = "LAB_INSIDE";
+
+fn is_caller_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
 /// Where the sandbox shows a path that the caller gave, relative to where the caller stands.
 pub fn from_caller(path: &Path) -> PathBuf {
+    if is_caller_inside() {
+        return std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    }
     let start = env::var("LAB_CWD").unwrap_or_else(|_| "/".into());
     let absolute = Path::new(&start).join(path);
     Path::new(HOST).join(absolute.strip_prefix("/").unwrap_or(&absolute))
+}
+
+/// Where a link of the caller's leads to, if it can be followed in the sandbox.
+pub fn followed(path: PathBuf) -> PathBuf {
+    let target = path.canonicalize().ok();
+    target
+        .filter(|target| is_caller_inside() || target.starts_with(HOST))
+        .unwrap_or(path)
 }
 
 #[cfg(test)]

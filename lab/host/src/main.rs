@@ -23,9 +23,11 @@ mod qmp;
 mod report;
 mod run;
 mod say;
+mod scratch;
 mod setup;
 mod shell;
 mod step;
+mod system;
 mod table;
 mod tap;
 mod userspace;
@@ -46,6 +48,7 @@ use crate::guest::Through;
 use crate::kernel::Choice;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
+use crate::system::SystemOptions;
 
 /// Boots stock kernels in QEMU, loads the sysgenid module, and clones the running machine
 #[derive(Parser)]
@@ -91,6 +94,15 @@ enum Verb {
         #[command(flatten)]
         options: GuestOptions,
     },
+    /// Run a command as root in a Debian system in a directory, natively, and make a disk of what it
+    /// leaves
+    System {
+        #[command(flatten)]
+        options: SystemOptions,
+        /// The command and its arguments
+        #[arg(last = true, required_unless_present = "image", value_name = "CMD")]
+        command: Vec<String>,
+    },
     /// Build the module for a kernel, and print where it is
     Module {
         /// Which kernel: “stock”, “rt”, a series such as 7.2, “debug” or “kcsan”
@@ -129,7 +141,7 @@ enum Verb {
     Lint(CheckOptions),
     /// Build kernels that catch mistakes, with the driver in their tree, and run the tests there
     CheckDebug(CheckOptions),
-    /// Look in the archive for newer kernels
+    /// Look in the archive for newer kernels, and make systems anew from what it has
     Update,
     /// Remove everything from the cache
     Clean,
@@ -211,6 +223,7 @@ fn act(verb: Verb) -> Result<u8> {
             clone::run(&setup, usize::from(clones), same_guid)
         }
         Verb::Shell { options } => shell::run(&options),
+        Verb::System { options, command } => system::run(&options, &command),
         Verb::Module { kernel } => {
             let kernel = kernel::get(kernel)?;
             let what = format!("building the module for {}", kernel.release);
@@ -234,6 +247,7 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::CheckDebug(options) => options.run(Lane::CheckDebug),
         Verb::Update => {
             let release = kernel::update()?;
+            system::forget()?;
             say::say(format!("the stock kernel is {release}"));
             Ok(0)
         }

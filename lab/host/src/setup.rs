@@ -97,7 +97,8 @@ pub struct GuestOptions {
     pub limit: u64,
 }
 
-fn memory_size(text: &str) -> Result<String, String> {
+/// Refuses what is no size.
+pub fn memory_size(text: &str) -> Result<String, String> {
     let number = text.strip_suffix(['M', 'G']).unwrap_or_default();
     match number.parse::<u32>() {
         Ok(1..) => Ok(text.to_owned()),
@@ -152,18 +153,14 @@ impl Addition {
         }))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// What an option says of a file of the caller's.
+    pub fn parse(text: &str) -> Result<Self> {
         let (host, guest) = match text.rsplit_once(':') {
             Some((host, guest)) => (host, Some(guest)),
             None => (text, None),
         };
-        let from = cache::from_caller(Path::new(host));
         // An added link means the file: its target may not be in the guest.
-        let from = from
-            .canonicalize()
-            .ok()
-            .filter(|path| path.starts_with("/host"))
-            .unwrap_or(from);
+        let from = cache::followed(cache::from_caller(Path::new(host)));
         std::fs::metadata(&from).map_err(|error| {
             anyhow!("--add {text}: {}: {}", cache::shown(&from), reason(&error))
         })?;

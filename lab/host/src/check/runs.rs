@@ -26,11 +26,13 @@ use super::manifest::Userspace;
 use super::turns;
 use super::words;
 use super::words::Clone;
+use crate::cache;
 use crate::clone::Saved;
 use crate::guest::FAILED;
 use crate::guest::Kept;
 use crate::kernel::Kernel;
 use crate::run;
+use crate::scratch::Scratch;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
 use crate::setup::Userland;
@@ -138,13 +140,16 @@ fn on_the_host(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
         symlink(&file.from, &link)?;
     }
     let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
+    let scratch = Scratch::new()?;
     let mut tests = Vec::new();
     for (number, command) in run.commands.iter().enumerate() {
         let output = Command::new("sh")
             .args(["-c", command])
             .current_dir(&run.directory)
             .env("FILES", files.path())
+            .env("SCRATCH", scratch.path())
             .env("LAB", Path::new(&tool).join("lab"))
+            .env(cache::INSIDE, "1")
             .env("KDIR", &kernel.tree)
             .env("KERNEL_SOURCE", &kernel.source)
             .env("KERNEL_RELEASE", &kernel.release)
