@@ -92,7 +92,11 @@ impl Booted {
     /// Resumes it.
     pub fn resume(&self, hardware: &Hardware) -> Result<Machine> {
         let (state, initramfs) = (self.state(), self.initramfs());
-        let origin = Origin::Saved(&state, &initramfs);
+        let origin = Origin::Saved {
+            state: &state,
+            initramfs: &initramfs,
+            disk: None,
+        };
         let mut machine = Machine::start(hardware, self.id, origin).map_err(|error| {
             let shown = cache::shown(&self.directory);
             anyhow!("{shown} is of no use: {error:#}; {REMEDY}")

@@ -22,6 +22,7 @@ use crate::guest::Prefixed;
 use crate::guest::Sink;
 use crate::guest::Stop;
 use crate::guest::Through;
+use crate::machine::Left;
 use crate::machine::Machine;
 use crate::machine::Origin;
 use crate::say;
@@ -33,6 +34,8 @@ pub struct Saved<'a> {
     setup: &'a Setup,
     follower: Follower,
     state: PathBuf,
+    initramfs: PathBuf,
+    disk: Option<PathBuf>,
     /// The VM generation ID that it ran with.
     pub id: Uuid,
     /// How long saving took.
@@ -70,7 +73,7 @@ impl<'a> Saved<'a> {
         let ran_on = start.elapsed();
         let directory = tempfile::tempdir()?;
         let state = directory.path().join("state");
-        let channel = machine.save(&state)?;
+        let Left { channel, disk } = machine.save(&state)?;
         let took = start.elapsed();
         // What the guest said between READY and the stop; half a message at its end is the
         // beginning of what each clone says first.
@@ -86,6 +89,8 @@ impl<'a> Saved<'a> {
             setup,
             follower,
             state,
+            initramfs: setup.initramfs(),
+            disk,
             id,
             took,
             ran_on,
@@ -107,9 +112,15 @@ impl<'a> Saved<'a> {
 
     /// Reads the memory of the saved machine.
     pub fn memory(&self, address: u64, length: u64) -> Result<Vec<u8>> {
-        let initramfs = self.setup.initramfs();
-        let origin = Origin::Saved(&self.state, &initramfs);
-        Machine::start(&self.setup.hardware, self.id, origin)?.memory(address, length)
+        Machine::start(&self.setup.hardware, self.id, self.origin())?.memory(address, length)
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin::Saved {
+            state: &self.state,
+            initramfs: &self.initramfs,
+            disk: self.disk.as_deref(),
+        }
     }
 
     /// Resumes one clone and follows it to its end. `resumed` is called right before the
@@ -122,9 +133,7 @@ impl<'a> Saved<'a> {
         resumed: impl FnOnce(Duration),
     ) -> Result<u8> {
         let start = Instant::now();
-        let initramfs = self.setup.initramfs();
-        let origin = Origin::Saved(&self.state, &initramfs);
-        let mut machine = Machine::start(&self.setup.hardware, id, origin)?;
+        let mut machine = Machine::start(&self.setup.hardware, id, self.origin())?;
         let mut follower = self.follower.clone();
         resumed(start.elapsed());
         machine.resume()?;

@@ -25,6 +25,8 @@ use command_fds::FdMapping;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::disk;
+use crate::disk::Drives;
 use crate::kernel::Kernel;
 use crate::qmp;
 use crate::qmp::Monitor;
@@ -47,6 +49,9 @@ const CMDLINE: &str =
 /// works on (where a kernel is slow, that is much work), and KASAN reports all that it finds, not
 /// only the first.
 const CMDLINE_DEBUG: &str = "rcupdate.rcu_expedited=1 kasan_multi_shot";
+
+/// What the file is called with what a machine has written to its disk.
+const DISK: &str = "disk";
 
 /// The binary logarithm of the time that an instruction takes where instructions are counted.
 const ICOUNT_SHIFT: u32 = 1;
@@ -71,6 +76,8 @@ pub struct Hardware {
     pub vmgenid: bool,
     /// The kernel's command line.
     pub cmdline: String,
+    /// Its disks, if it has any.
+    pub drives: Option<Drives>,
     /// Further arguments for QEMU.
     pub arguments: Vec<String>,
 }
@@ -78,21 +85,32 @@ pub struct Hardware {
 impl Hardware {
     /// One CPU and 256 MiB, enough for most of what the lab does.
     pub fn small(kernel: &Kernel) -> Self {
-        let cmdline = if kernel.is_debug() {
-            format!("{CMDLINE} {CMDLINE_DEBUG}")
-        } else {
-            CMDLINE.into()
-        };
+        let mut small = Self::with(kernel.image.clone(), kernel.release.clone());
+        if kernel.is_debug() {
+            small.append(CMDLINE_DEBUG);
+        }
+        small
+    }
+
+    /// The same, with that kernel.
+    pub fn with(image: PathBuf, release: String) -> Self {
         Self {
-            image: kernel.image.clone(),
-            release: kernel.release.clone(),
+            image,
+            release,
             smp: 1,
             memory: "256M".into(),
             icount: false,
             vmgenid: true,
-            cmdline,
+            cmdline: CMDLINE.into(),
+            drives: None,
             arguments: Vec::new(),
         }
+    }
+
+    /// Tells the kernel more.
+    pub fn append(&mut self, words: &str) {
+        self.cmdline.push(' ');
+        self.cmdline.push_str(words);
     }
 }
 
@@ -109,8 +127,23 @@ pub struct Machine {
 pub enum Origin<'a> {
     /// Power-on, with that initramfs.
     Boot(&'a Path),
-    /// A saved machine, and the initramfs that it was booted with (QEMU wants its size again).
-    Saved(&'a Path, &'a Path),
+    /// A saved machine.
+    Saved {
+        /// Its state.
+        state: &'a Path,
+        /// The initramfs that it was booted with; QEMU wants its size again.
+        initramfs: &'a Path,
+        /// Its disk, if it has one.
+        disk: Option<&'a Path>,
+    },
+}
+
+/// What is left of a machine that was saved.
+pub struct Left {
+    /// What the guest has sent before can still be read from it.
+    pub channel: UnixStream,
+    /// Its disk, if it has one, which is to be kept with its state.
+    pub disk: Option<PathBuf>,
 }
 
 impl Machine {
@@ -158,13 +191,18 @@ impl Machine {
         if hardware.vmgenid {
             command.args(["-device", &format!("vmgenid,guid={id}")]);
         }
+        if let Some(drives) = &hardware.drives {
+            command.args(attach(drives, origin, &directory.path().join(DISK))?);
+        }
         match origin {
             Origin::Boot(initramfs) => command.arg("-initrd").arg(initramfs),
-            Origin::Saved(saved, initramfs) => command
+            Origin::Saved {
+                state, initramfs, ..
+            } => command
                 .arg("-initrd")
                 .arg(initramfs)
                 .arg("-incoming")
-                .arg(format!("file:{}", saved.display())),
+                .arg(format!("file:{}", state.display())),
         };
         let qemu = command
             .args(&hardware.arguments)
@@ -191,7 +229,7 @@ impl Machine {
             channel,
             directory,
         };
-        if let Origin::Saved(..) = origin {
+        if let Origin::Saved { .. } = origin {
             machine.wait_until("load the saved machine", |machine| {
                 Ok(machine.ask(&qmp::QueryStatus {})?.status == "paused")
             })?;
@@ -227,9 +265,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes a stopped machine's state to `path`, and ends QEMU. What the guest has sent before
-    /// can still be read from the channel that this returns.
-    pub fn save(mut self, path: &Path) -> Result<UnixStream> {
+    /// Writes a stopped machine's state to `path`, and its disk beside it, and ends QEMU.
+    pub fn save(mut self, path: &Path) -> Result<Left> {
         self.ask(&qmp::MigrateSetParameters {
             // The default, 128 MiB a second, is meant for a network.
             max_bandwidth: 1 << 34,
@@ -253,7 +290,18 @@ impl Machine {
         // QEMU may be gone before its answer is.
         self.monitor.send(&qmp::Quit {}).ok();
         self.qemu.0.wait()?;
-        Ok(self.channel.try_clone()?)
+        let own = self.directory.path().join(DISK);
+        let disk = if own.exists() {
+            let kept = path.with_extension(DISK);
+            fs::rename(own, &kept)?;
+            Some(kept)
+        } else {
+            None
+        };
+        Ok(Left {
+            channel: self.channel.try_clone()?,
+            disk,
+        })
     }
 
     /// Reads memory of a machine that stands still.
@@ -292,6 +340,37 @@ impl Drop for Machine {
         self.qemu.end();
         self.channel.shutdown(Shutdown::Both).ok();
     }
+}
+
+/// What QEMU is told of a machine's drives. What the machine writes goes to the file `own`.
+fn attach(drives: &Drives, origin: Origin<'_>, own: &Path) -> Result<[String; 8]> {
+    match origin {
+        Origin::Saved {
+            disk: Some(disk), ..
+        } => disk::layer(disk, "qcow2", own)?,
+        Origin::Boot(_) | Origin::Saved { disk: None, .. } => {
+            disk::layer(&drives.system, "raw", own)?;
+        }
+    }
+    // What is left when the host crashes is of no use anyway.
+    let system = format!(
+        "file={},format=qcow2,if=none,id=system,cache=unsafe",
+        own.display()
+    );
+    let lab = format!(
+        "file={},format=raw,if=none,id=lab,readonly=on",
+        drives.lab.display()
+    );
+    Ok([
+        "-drive".into(),
+        system,
+        "-device".into(),
+        "virtio-blk-pci,drive=system".into(),
+        "-drive".into(),
+        lab,
+        "-device".into(),
+        "virtio-blk-pci,drive=lab".into(),
+    ])
 }
 
 /// The process. It is killed when this is dropped.

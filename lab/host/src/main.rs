@@ -14,6 +14,7 @@ mod cache;
 mod check;
 mod clone;
 mod demo;
+mod disk;
 mod guest;
 mod initramfs;
 mod kernel;

@@ -27,6 +27,9 @@ use wire::Size;
 
 use crate::booted::Booted;
 use crate::cache;
+use crate::disk;
+use crate::disk::Disk;
+use crate::disk::Drives;
 use crate::guest::Follower;
 use crate::guest::Sink;
 use crate::guest::Stop;
@@ -65,7 +68,7 @@ pub struct GuestOptions {
     /// Virtual CPUs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub smp: u32,
-    /// Memory, with a suffix M or G [default: 256M, with --userspace or --systemd 1G,
+    /// Memory, with a suffix M or G [default: 256M, with --userspace, --systemd or --disk 1G,
     /// in a kernel that the lab builds 512M]
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub memory: Option<String>,
@@ -86,6 +89,21 @@ pub struct GuestOptions {
     /// the module is loaded as on any machine, by udev
     #[arg(long)]
     pub systemd: bool,
+    /// Boot the system on this disk, with its own kernel and initrd (ext4, without partitions, with
+    /// systemd 256 or newer). What the machine writes to it is gone with the machine
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["kernel", "no_module", "userspace", "systemd", "boot"]
+    )]
+    pub disk: Option<PathBuf>,
+    /// Which of the kernels on the disk to boot, as `uname -r` shows it [default: the one that
+    /// /vmlinuz leads to, or the newest]
+    #[arg(long, value_name = "RELEASE", requires = "disk")]
+    pub disk_kernel: Option<String>,
+    /// One more word for the kernel's command line; may be repeated
+    #[arg(long, value_name = "WORD")]
+    pub append: Vec<String>,
     /// Boot, even if such a guest has booted before and was saved then
     #[arg(long)]
     pub boot: bool,
@@ -119,6 +137,9 @@ impl GuestOptions {
             no_vmgenid: false,
             userspace: false,
             systemd: false,
+            disk: None,
+            disk_kernel: None,
+            append: Vec::new(),
             boot: false,
             qemu_arg: Vec::new(),
             limit: 300,
@@ -272,6 +293,10 @@ impl Setup {
     pub fn new(options: &GuestOptions, command: &[String], terminal: Option<Size>) -> Result<Self> {
         // What the caller got wrong is said before anything takes long.
         let additions = options.additions()?;
+        if let Some(disk) = &options.disk {
+            let disk = cache::from_caller(disk);
+            return Self::of_disk(options, &disk, &additions, command, terminal);
+        }
         let kernel = kernel::get(options.kernel)?;
         let userland = Userland::of(options);
         // What QEMU is told besides may name files, and nobody knows what is in them.
@@ -322,11 +347,7 @@ impl Setup {
             // Nothing is linked in a guest.
             files.leave_out(|name| name.extension().is_some_and(|end| end == "a"));
         }
-        for addition in additions {
-            files
-                .add(&addition.from, &addition.guest)
-                .with_context(|| format!("--add {}", cache::shown(&addition.from)))?;
-        }
+        add_all(&mut files, additions)?;
 
         let directory = tempfile::tempdir()?;
         let initramfs = directory.path().join("initramfs");
@@ -353,6 +374,46 @@ impl Setup {
             start,
             files: archive,
             job,
+            _directory: directory,
+        })
+    }
+
+    /// A machine that boots from a disk, where nothing of it is ours.
+    fn of_disk(
+        options: &GuestOptions,
+        path: &Path,
+        additions: &[Addition],
+        command: &[String],
+        terminal: Option<Size>,
+    ) -> Result<Self> {
+        let disk = Disk::open(path)?;
+        let directory = tempfile::tempdir()?;
+        let boots = disk
+            .extract(options.disk_kernel.as_deref(), directory.path())
+            .with_context(|| format!("--disk {}", cache::shown(path)))?;
+        let mut hardware = Hardware::with(directory.path().join("vmlinuz"), boots.release);
+        hardware.append(&boots.root);
+        hardware.memory = "1G".into();
+        hardware.drives = Some(Drives {
+            system: path.to_owned(),
+            lab: disk::lab_disk(directory.path())?,
+        });
+        hardware.arguments = disk::credentials();
+        apply(options, &mut hardware);
+        let mut files = Initramfs::default();
+        add_all(&mut files, additions)?;
+        let archive = directory.path().join("files");
+        files.write(&archive, None)?;
+        Ok(Self {
+            hardware,
+            limit: Duration::from_secs(options.limit),
+            start: Start::Boots(directory.path().join("initrd")),
+            files: archive,
+            job: Job {
+                command: command.to_vec(),
+                terminal,
+                ..Job::default()
+            },
             _directory: directory,
         })
     }
@@ -435,22 +496,41 @@ impl Setup {
 /// The machine that these options ask for.
 fn hardware(options: &GuestOptions, kernel: &Kernel, userland: Userland<'_>) -> Hardware {
     let mut hardware = Hardware::small(kernel);
-    hardware.smp = options.smp;
-    hardware.icount = options.icount;
-    hardware.vmgenid = !options.no_vmgenid;
-    hardware.arguments.clone_from(&options.qemu_arg);
     if let Userland::System = userland {
-        hardware.cmdline = format!("{} {CMDLINE_SYSTEMD}", hardware.cmdline);
+        hardware.append(CMDLINE_SYSTEMD);
     }
-    if let Some(memory) = &options.memory {
-        hardware.memory.clone_from(memory);
-    } else if let Userland::Debian | Userland::Whole | Userland::System = userland {
+    if let Userland::Debian | Userland::Whole | Userland::System = userland {
         hardware.memory = "1G".into();
     } else if kernel.is_debug() {
         // KASAN keeps an eighth of the memory for itself, and freed memory for a while.
         hardware.memory = "512M".into();
     }
+    apply(options, &mut hardware);
     hardware
+}
+
+/// What options say of any machine.
+fn apply(options: &GuestOptions, hardware: &mut Hardware) {
+    hardware.smp = options.smp;
+    hardware.icount = options.icount;
+    hardware.vmgenid = !options.no_vmgenid;
+    hardware.arguments.extend_from_slice(&options.qemu_arg);
+    for word in &options.append {
+        hardware.append(word);
+    }
+    if let Some(memory) = &options.memory {
+        hardware.memory.clone_from(memory);
+    }
+}
+
+/// Adds what the command line or a manifest names.
+fn add_all(files: &mut Initramfs, additions: &[Addition]) -> Result<()> {
+    for addition in additions {
+        files
+            .add(&addition.from, &addition.guest)
+            .with_context(|| format!("--add {}", cache::shown(&addition.from)))?;
+    }
+    Ok(())
 }
 
 /// Writes what a guest boots from: init, what else there is, and its userland.

@@ -69,8 +69,8 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         bail!("lab shell needs a terminal; for scripts there is lab run -- COMMAND");
     }
-    // busybox's setsid makes the terminal the shell's controlling one, which job control needs.
-    let command = ["busybox", "setsid", "-c", "sh", "-l"].map(str::to_owned);
+    // setsid makes the terminal the shell's controlling one, which job control needs.
+    let command = ["setsid", "-c", "sh", "-l"].map(str::to_owned);
     let setup = Setup::new(options, &command, Some(size()))?;
     let mut sink = Through;
     let Started {
