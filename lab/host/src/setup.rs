@@ -49,6 +49,10 @@ use crate::userspace;
 const CMDLINE_SYSTEMD: &str = "systemd.unit=multi-user.target systemd.mask=getty.target \
     systemd.mask=systemd-logind.service systemd.ssh_auto=no systemd.condition_needs_update=no";
 
+/// The same for a system on a disk, which is to be as it is otherwise.
+const CMDLINE_DISK: &str =
+    "systemd.mask=getty.target systemd.ssh_auto=no systemd.condition_needs_update=no";
+
 /// Options of every guest.
 #[derive(Args, Clone, Debug)]
 #[expect(
@@ -393,6 +397,7 @@ impl Setup {
             .with_context(|| format!("--disk {}", cache::shown(path)))?;
         let mut hardware = Hardware::with(directory.path().join("vmlinuz"), boots.release);
         hardware.append(&boots.root);
+        hardware.append(CMDLINE_DISK);
         hardware.memory = "1G".into();
         hardware.drives = Some(Drives {
             system: path.to_owned(),
