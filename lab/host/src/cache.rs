@@ -78,6 +78,11 @@ pub fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBu
     Ok(path)
 }
 
+/// Whether a thing that was made is there; else somebody may be making it.
+pub fn is_whole(path: &Path) -> bool {
+    path.join(MARKER).exists()
+}
+
 /// Removes a thing that was made.
 pub fn remove(path: &Path) -> Result<()> {
     // It is no longer whole before the first of its files is gone.
@@ -115,6 +120,9 @@ pub fn free_space() -> Result<u64> {
 
 /// A path as the caller knows it.
 pub fn shown(path: &Path) -> String {
+    if is_caller_inside() {
+        return path.display().to_string();
+    }
     for (inside, variable) in [(CACHE, "LAB_CACHE"), (SOURCE, "LAB_SOURCE")] {
         if let (Ok(rest), Ok(outside)) = (path.strip_prefix(inside), env::var(variable)) {
             return Path::new(&outside).join(rest).display().to_string();

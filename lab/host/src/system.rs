@@ -67,12 +67,13 @@ const POLICY: &str = "usr/sbin/policy-rc.d";
 const RESOLVER: &str = "etc/resolv.conf";
 
 /// Puts files in their places, then becomes the command. Its arguments are as many pairs as the first
-/// one says, and the command.
+/// one says, and the command. A directory that is there stays as it is, and so do the modes of files.
 const BEGIN: &str = "\
 pairs=$1
 shift
+umask 022
 while [ \"$pairs\" -gt 0 ]; do
-	mkdir -p -- \"${2%/*}/\" && cp -RT --preserve=mode,timestamps -- \"$1\" \"$2\" || exit 125
+	mkdir -p -- \"${2%/*}/\" && (umask 0 && cp -RT -- \"$1\" \"$2\") || exit 125
 	shift 2
 	pairs=$((pairs - 1))
 done
@@ -149,10 +150,12 @@ pub fn run(options: &SystemOptions, command: &[String]) -> Result<u8> {
 pub fn forget() -> Result<()> {
     for entry in fs::read_dir(cache::directory(PLACE)?)? {
         let path = entry?.path();
-        let held = File::open(&path)?;
-        if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            fs::remove_dir_all(&path)
-                .with_context(|| format!("cannot remove {}", cache::shown(&path)))?;
+        if !cache::is_whole(&path) {
+            continue;
+        }
+        let system = File::open(&path)?;
+        if rustix::fs::flock(&system, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            cache::remove(&path)?;
         } else {
             let path = cache::shown(&path);
             say::say(format!("{path} is in use, and stays as it is"));
@@ -325,9 +328,12 @@ impl Copy {
         let mut bwrap = Command::new("bwrap");
         bwrap.arg("--bind").arg(&self.root).arg("/");
         bwrap.args(["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"]);
-        bwrap.args(["--ro-bind", "/sys", "/sys", "--chdir", "/"]);
+        // The kernel is the host's.
+        for path in ["/sys", "/proc/sys", "/proc/sysrq-trigger"] {
+            bwrap.args(["--ro-bind-try", path, path]);
+        }
         bwrap.args(["--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
-        bwrap.args(["--hostname", HOSTNAME, "--cap-add", "ALL"]);
+        bwrap.args(["--hostname", HOSTNAME, "--cap-add", "ALL", "--chdir", "/"]);
         bwrap.args(["--die-with-parent", "--clearenv"]);
         for (name, value) in [
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"),
