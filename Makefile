@@ -41,10 +41,10 @@ install:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check lint check-debug shell table
+.PHONY: demo check lint check-debug check-packages shell table
 
 # ARGS are arguments of the lab: make check ARGS=--strict
-demo check lint check-debug shell table:
+demo check lint check-debug check-packages shell table:
 	@lab/lab $@ $(ARGS)
 
 # --- Help ---------------------------------------------------------------------
@@ -58,6 +58,7 @@ help:
 	@echo '  make lint             look at the source: style, lints, licences, documentation'
 	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'
 	@echo '                        builds'
+	@echo '  make check-packages   run the tests in systems that boot from disks of their own'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo '  make table            try what common software does after a clone'
 	@echo ''

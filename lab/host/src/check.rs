@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `lab check`, `lab lint` and `lab check-debug`: everything a contributor needs before a commit.
+//! `lab check`, `lab lint`, `lab check-debug` and `lab check-packages`: everything a contributor needs
+//! before a commit.
 //!
 //! Tests describe themselves, in manifests where they stand, and no test is known here by its name.
 //! What cannot be said in a manifest is a function.
@@ -28,6 +29,7 @@ use anyhow::Result;
 use anyhow::ensure;
 use serde::Serialize;
 
+use self::manifest::Lane as Described;
 use self::manifest::Run;
 use crate::cache;
 use crate::kernel;
@@ -105,6 +107,8 @@ pub enum Lane {
     Check,
     /// The tests in kernels that catch mistakes.
     CheckDebug,
+    /// What takes machines with disks, and packages.
+    CheckPackages,
     /// What looks at the source.
     Lint,
 }
@@ -115,6 +119,7 @@ impl Lane {
         match self {
             Self::Check => "check.json",
             Self::CheckDebug => "check-debug.json",
+            Self::CheckPackages => "check-packages.json",
             Self::Lint => "lint.json",
         }
     }
@@ -143,7 +148,9 @@ impl Lane {
                 }),
             ],
             Self::Check => {
-                let mut checks = described(|kernel| !matches!(kernel, Choice::Debug(_)))?;
+                let mut checks = described(Described::Kernel, |kernel| {
+                    !matches!(kernel, Choice::Debug(_))
+                })?;
                 checks.push(Check::written(
                     stock,
                     "unit tests of the lab and of user space",
@@ -159,7 +166,9 @@ impl Lane {
                 checks
             }
             Self::CheckDebug => {
-                let mut checks = described(|kernel| matches!(kernel, Choice::Debug(_)))?;
+                let mut checks = described(Described::Kernel, |kernel| {
+                    matches!(kernel, Choice::Debug(_))
+                })?;
                 checks.push(Check::written(
                     DEBUG,
                     "the driver in a kernel tree",
@@ -174,14 +183,15 @@ impl Lane {
                 ));
                 checks
             }
+            Self::CheckPackages => described(Described::Packages, |_| true)?,
         })
     }
 }
 
-/// What the checkout's manifests describe, once for each of the kernels that are wanted.
-fn described(is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<Check>> {
+/// What the checkout's manifests describe for a lane, once for each of the kernels that are wanted.
+fn described(lane: Described, is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
-    for run in manifest::all()? {
+    for run in manifest::all()?.into_iter().filter(|run| run.lane == lane) {
         for kernel in run.kernels.iter().map(|kernel| kernel.0) {
             if is_wanted(kernel) {
                 checks.push(Check {
@@ -280,7 +290,7 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
             .iter()
             .map(|check| perform(check, &kernels))
             .collect(),
-        Lane::Check | Lane::CheckDebug => in_parallel(&checks, &kernels),
+        Lane::Check | Lane::CheckDebug | Lane::CheckPackages => in_parallel(&checks, &kernels),
     };
     for (check, report) in &reports {
         seconds.record(check, report.seconds);

@@ -142,6 +142,8 @@ enum Verb {
     Lint(CheckOptions),
     /// Build kernels that catch mistakes, with the driver in their tree, and run the tests there
     CheckDebug(CheckOptions),
+    /// Run what takes machines with disks: systems that boot by themselves, and what is installed there
+    CheckPackages(CheckOptions),
     /// Look in the archive for newer kernels, and make systems anew from what it has
     Update,
     /// Remove everything from the cache
@@ -192,7 +194,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default();
+            // What is missing has a line of its own.
+            let lines = text.lines().take_while(|line| !line.is_empty());
+            let first = lines.map(str::trim).collect::<Vec<_>>().join(" ");
             eprintln!(
                 "lab: {} (see lab --help)",
                 first.trim_start_matches("error: ")
@@ -246,6 +250,7 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Check(options) => options.run(Lane::Check),
         Verb::Lint(options) => options.run(Lane::Lint),
         Verb::CheckDebug(options) => options.run(Lane::CheckDebug),
+        Verb::CheckPackages(options) => options.run(Lane::CheckPackages),
         Verb::Update => {
             let release = kernel::update()?;
             system::forget()?;

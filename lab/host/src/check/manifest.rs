@@ -40,6 +40,9 @@ pub struct Run {
     /// The manifest, from the top of the checkout.
     #[serde(skip)]
     pub place: String,
+    /// What it is run with.
+    #[serde(default)]
+    pub lane: Lane,
     /// It is run in each of them.
     #[serde(default = "stock")]
     pub kernels: Vec<Kernels>,
@@ -95,6 +98,17 @@ impl TryFrom<String> for Kernels {
             .map(Self)
             .map_err(|error| format!("kernels: {error}"))
     }
+}
+
+/// What is run together.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lane {
+    /// What has a kernel of the same kind: packaged, or one that the lab builds.
+    #[default]
+    Kernel,
+    /// What takes a machine with a disk, or packages.
+    Packages,
 }
 
 /// How what a command prints is read.
@@ -413,6 +427,7 @@ mod tests {
         )
         .expect("it is complete");
         let run = &runs[0];
+        assert_eq!(run.lane, Lane::Kernel);
         assert_eq!(run.kernels.len(), 1);
         assert_eq!(run.results, Results::Tap);
         assert_eq!(run.guest.smp, 1);
@@ -423,12 +438,23 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_can_be_chosen() {
+        let runs = parse(
+            "[[run]]\nname = \"a\"\nlane = \"packages\"\ncommands = [\"x\"]\n",
+            Path::new("/src/x/a.test.toml"),
+        )
+        .expect("it is complete");
+        assert_eq!(runs[0].lane, Lane::Packages);
+    }
+
+    #[test]
     fn what_is_unknown_is_named() {
         const RUN: &str = "[[run]]\nname = \"a\"\ncommands = [\"x\"]\n";
         for (more, words) in [
             ("colour = 1\n", "colour"),
             ("results = \"yaml\"\n", "yaml"),
             ("kernels = [\"big\"]\n", "big"),
+            ("lane = \"fast\"\n", "fast"),
             ("[run.guest]\ncpus = 2\n", "cpus"),
             ("[run.guest]\nuserspace = \"fedora\"\n", "fedora"),
             (
