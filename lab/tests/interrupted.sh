@@ -92,6 +92,14 @@ interrupt KILL 1 "emulating the processor" run --smp 2 -- sleep 1000
 interrupt KILL 0 "READY" clone -- sh -c 'echo READY; sleep 1000'
 interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 1000'
 
+interrupt KILL 4 "making a Debian system" system -- sleep 1000
+interrupt KILL 1 "the command runs" system -- sh -c 'echo the command runs; sleep 1000'
+[ -n "$(ls "$cache/scratch")" ]
+result $? "what the command has changed is left on the disk"
+{ "$lab" system -- true >"$out" 2>&1 && [ -z "$(ls "$cache/scratch")" ]; } ||
+	{ diagnose "$out"; false; }
+result $? "until there is another one"
+
 "$lab" run --smp 2 -- true >"$out" 2>&1
 status=$?
 [ "$status" = 0 ] || diagnose "$out"
