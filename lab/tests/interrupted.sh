@@ -94,9 +94,9 @@ interrupt KILL 1 "clone1: resumed" clone -- sh -c 'echo READY; sleep 1000'
 
 interrupt KILL 4 "making a Debian system" system -- sleep 1000
 interrupt KILL 1 "the command runs" system -- sh -c 'echo the command runs; sleep 1000'
-[ -n "$(ls "$cache/scratch")" ]
+[ -n "$(ls -A "$cache/scratch")" ]
 result $? "what the command has changed is left on the disk"
-{ "$lab" system -- true >"$out" 2>&1 && [ -z "$(ls "$cache/scratch")" ]; } ||
+{ "$lab" system -- true >"$out" 2>&1 && [ -z "$(ls -A "$cache/scratch")" ]; } ||
 	{ diagnose "$out"; false; }
 result $? "until there is another one"
 

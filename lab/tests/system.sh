@@ -46,9 +46,9 @@ says "another one does not see" 0 "root:" "" \
 	system -- sh -c '! test -e /var/left && test -d /usr/share && head -n 1 /etc/passwd'
 says "a command that leaves something running" 0 "" "" \
 	system -- sh -c 'sleep 987654 >/dev/null 2>&1 &'
-# The kernel ends it, which is not at once.
+# The kernel ends it, which is not at once. grep is not to find itself.
 tries=0
-while grep -qsx 'sleep.987654.' /proc/[0-9]*/cmdline && [ "$tries" -lt 100 ]; do
+while grep -qszx '98765[4]' /proc/[0-9]*/cmdline && [ "$tries" -lt 100 ]; do
 	tries=$((tries + 1))
 	sleep 0.1
 done
