@@ -30,22 +30,35 @@ check-kdir:
 
 # --- User space: the libraries, the command, and the units ---------------------
 
-.PHONY: userspace install
+.PHONY: userspace install uninstall
 
 userspace:
 	+$(MAKE) -C userspace
 
+# For a package, or into this system, which is told what to run then, and keeps a list of
+# what was installed.
 install:
+ifneq ($(DESTDIR),)
 	+$(MAKE) -C userspace install
 	+$(MAKE) -C packaging install
+else
+	+@$(MAKE) --no-print-directory -C packaging install-here
+endif
+
+uninstall:
+	$(if $(DESTDIR),$(error Below DESTDIR there is no list of what was installed: remove that directory))
+	+@$(MAKE) --no-print-directory -C packaging uninstall-here
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check lint check-debug check-packages shell table
+.PHONY: demo check lint check-debug check-packages shell table packages
 
 # ARGS are arguments of the lab: make check ARGS=--strict
 demo check lint check-debug check-packages shell table:
 	@lab/lab $@ $(ARGS)
+
+packages:
+	@lab/lab packages $(addprefix --kernel ,$(KERNEL)) $(ARGS)
 
 # --- Help ---------------------------------------------------------------------
 
@@ -61,7 +74,11 @@ help:
 	@echo '  make check-packages   run the tests in systems that boot from disks of their own'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo '  make table            try what common software does after a clone'
+	@echo '  make packages         build the packages for Debian, and say where they are'
 	@echo ''
+	@echo '  KERNEL=RELEASE        make packages builds what belongs to that kernel, too: its'
+	@echo '                        module, and what it takes to build modules in Rust for it;'
+	@echo '                        "stock" is the newest, a series such as 7.2 the one of that'
 	@echo '  ARGS=...              arguments for these; lab/lab --help lists what else the'
 	@echo '                        lab can do'
 	@echo ''
@@ -81,7 +98,10 @@ help:
 	@echo ''
 	@echo 'User space (the libraries in Rust and C, sysgenctl, and OpenSSL'"'"'s provider):'
 	@echo '  make userspace        build it'
-	@echo '  make install          install it, with the udev rule and the units for systemd'
+	@echo '  make install          install it, with the udev rule and the units for systemd;'
+	@echo '                        builds nothing'
+	@echo '  make uninstall        remove what make install has installed'
 	@echo ''
 	@echo '  DESTDIR=DIR           install for a package, below DIR'
 	@echo '  PREFIX=DIR            where programs and libraries go [/usr/local]'
+	@echo '  LIBDIR=DIR and so on  packaging/directories.mk lists them all'

@@ -40,8 +40,8 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt booted build cargo configs debian debs debug in-tree lock log results \
-		scratch sources stock systems tmp tool userspace in-use
+	rm -rf --one-file-system root-* apt booted build cargo configs debian debs debug in-tree lock log \
+		packages results scratch sources stock systems tmp tool userspace in-use
 	exit 0
 fi
 flock -s 8

@@ -85,7 +85,7 @@ const char *sysgenid_two(void);
 
 def it_exports_what_its_header_declares():
     """Nothing but that leaves the library, and all of that does."""
-    library = os.path.join(USR, "lib/libsysgenid.so")
+    library = os.path.join(USR, "lib/x86_64-linux-gnu/libsysgenid.so")
     symbols = output_of("nm", "--dynamic", "--defined-only", "--format=just-symbols", library)
     check_same("exported and declared", set(symbols.splitlines()), declared())
 

@@ -128,6 +128,18 @@ impl Kernel {
         stock::modules(offer)
     }
 
+    /// What packages for this kernel are made from, if Debian has built it: the version of its packages,
+    /// and a root directory with its headers.
+    pub fn package(&self) -> Result<(&str, PathBuf)> {
+        let offer = self.packaged.as_ref().with_context(|| {
+            format!(
+                "the kernel “{}” is not one of Debian's: there is nothing to package for it",
+                self.name
+            )
+        })?;
+        Ok((&offer.version, stock::headers(offer)?))
+    }
+
     /// A module of the kernel itself, which nobody loads unasked.
     pub fn own_module(&self, name: &str) -> Result<PathBuf> {
         match &self.vmgenid {
@@ -184,6 +196,23 @@ pub fn get(choice: Choice) -> Result<Kernel> {
             packaged(offer, choice)
         }
     }
+}
+
+/// Returns the packaged kernel that has this release, or that `--kernel` would call so.
+pub fn named(name: &str) -> Result<Kernel> {
+    if let Ok(choice) = name.parse() {
+        return get(choice);
+    }
+    let offers = archive::offers(false)?;
+    let offer = offers.iter().find(|offer| offer.release == name);
+    let offer = offer.with_context(|| {
+        let known: Vec<_> = offers.iter().map(|offer| offer.release.as_str()).collect();
+        format!(
+            "the archive has no kernel {name}; it has {} (lab update looks again)",
+            known.join(", ")
+        )
+    })?;
+    packaged(offer, Choice::Series(offer.series))
 }
 
 /// Returns the packaged kernel of that offer, if our module can be loaded into it.

@@ -19,6 +19,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod machine;
+mod packages;
 mod products;
 mod qmp;
 mod report;
@@ -109,6 +110,16 @@ enum Verb {
         /// Which kernel: “stock”, “rt”, a series such as 7.2, “debug” or “kcsan”
         #[arg(long, default_value = "stock", value_name = "KERNEL")]
         kernel: Choice,
+    },
+    /// Build the packages for Debian, and print where they are
+    Packages {
+        /// Build what belongs to a packaged kernel, too: its module, and the metadata that modules in Rust
+        /// are built with. “stock”, “rt”, a series such as 7.2, or what uname -r says; may be repeated
+        #[arg(long, value_name = "KERNEL")]
+        kernel: Vec<String>,
+        /// Where they go
+        #[arg(long, value_name = "DIR", default_value = "target/packages")]
+        output: PathBuf,
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
@@ -236,6 +247,10 @@ fn act(verb: Verb) -> Result<u8> {
                 Some(module) => println!("{}", cache::shown(&module)),
                 None => bail!("the kernel “{}” has the driver built in", kernel.name),
             }
+            Ok(0)
+        }
+        Verb::Packages { kernel, output } => {
+            packages::run(&kernel, &cache::from_caller(&output))?;
             Ok(0)
         }
         Verb::Demo => demo::run(),

@@ -18,6 +18,7 @@ use std::sync::PoisonError;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use anyhow::ensure;
 use tempfile::TempDir;
 
 use crate::cache;
@@ -35,6 +36,33 @@ pub fn module(kernel: &Kernel) -> Result<Option<PathBuf>> {
         Module::InTree(module) => Ok(Some(module.clone())),
         Module::External => external_module(kernel).map(Some),
     }
+}
+
+/// The same, signed by the key that the kernel was built with.
+pub fn signed_module(kernel: &Kernel) -> Result<PathBuf> {
+    let module = module(kernel)?.context("the kernel has the driver built in")?;
+    let name = format!("{}-signed", module_name(kernel));
+    once(&name, || {
+        let _whole = kernel.hold()?;
+        let sign = kernel.tree.join("scripts/sign-file");
+        ensure!(
+            sign.exists(),
+            "the kernel “{}” knows no signatures",
+            kernel.name
+        );
+        let _lock = cache::lock(&name)?;
+        let signed = cache::build_directory(&name)?.join("sysgenid.ko");
+        let certificates = kernel.tree.join("certs");
+        let mut command = Command::new(sign);
+        command
+            .arg("sha256")
+            .args(["signing_key.pem", "signing_key.x509"].map(|key| certificates.join(key)))
+            .arg(module)
+            .arg(&signed);
+        execute(&mut command, &name)
+            .with_context(|| format!("cannot sign the module for {}", kernel.release))?;
+        Ok(signed)
+    })
 }
 
 fn external_module(kernel: &Kernel) -> Result<PathBuf> {
@@ -146,7 +174,9 @@ pub fn made(directory: &Path, kernel: &Kernel, installed: Option<&Path>) -> Resu
         if let Some(installed) = installed {
             let installed = installed.display();
             make.arg(format!("PKG_CONFIG_SYSROOT_DIR={installed}"))
-                .arg(format!("PKG_CONFIG_LIBDIR={installed}/usr/lib/pkgconfig"));
+                .arg(format!(
+                    "PKG_CONFIG_LIBDIR={installed}/usr/lib/x86_64-linux-gnu/pkgconfig"
+                ));
         }
         execute(&mut make, &name).with_context(|| format!("make -C {place}"))?;
         Ok(output)
@@ -170,17 +200,19 @@ pub fn installed() -> Result<PathBuf> {
         let _lock = cache::lock("installed")?;
         // In the sandbox's own /tmp, which goes with it.
         let directory = tempfile::tempdir()?.keep();
-        execute(
-            Command::new("make")
-                .arg("-C")
-                .arg(cache::SOURCE)
-                .arg("install")
-                .arg("PREFIX=/usr")
-                .arg(format!("DESTDIR={}", directory.display()))
-                .env("CARGO_TARGET_DIR", target()?),
-            "install",
-        )
-        .context("cannot build and install user space")?;
+        for verb in ["userspace", "install"] {
+            execute(
+                Command::new("make")
+                    .arg("-C")
+                    .arg(cache::SOURCE)
+                    .arg(verb)
+                    .arg("PREFIX=/usr")
+                    .arg(format!("DESTDIR={}", directory.display()))
+                    .env("CARGO_TARGET_DIR", target()?),
+                verb,
+            )
+            .with_context(|| format!("make {verb}"))?;
+        }
         Ok(directory)
     })
 }
@@ -288,7 +320,7 @@ pub fn doctests(package: &str) -> Result<PathBuf> {
 }
 
 /// What is called by that name, made at most once in this process: nothing changes meanwhile.
-fn once(name: &str, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+pub fn once(name: &str, make: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     type Slot = Arc<Mutex<Option<PathBuf>>>;
     static SLOTS: Mutex<BTreeMap<String, Slot>> = Mutex::new(BTreeMap::new());
     let slot = {

@@ -13,7 +13,9 @@ use anyhow::bail;
 use anyhow::ensure;
 
 use crate::cache;
+use crate::kernel;
 use crate::kernel::Kernel;
+use crate::packages;
 use crate::products;
 use crate::setup::Addition;
 
@@ -45,6 +47,10 @@ enum Source<'a> {
     Module,
     /// It is a module of the kernel itself.
     InTree(&'a str),
+    /// It is the directory with Debian's packages.
+    Packages,
+    /// It is the one with those for a kernel, which is the run's if there is no name.
+    KernelPackages(&'a str),
 }
 
 impl<'a> Source<'a> {
@@ -67,6 +73,8 @@ impl<'a> Source<'a> {
             "installed" => Self::Installed(rest),
             "module" if rest.is_empty() => Self::Module,
             "in-tree" => Self::InTree(rest),
+            "packages" if rest.is_empty() => Self::Packages,
+            "kernel-packages" => Self::KernelPackages(rest),
             _ => bail!("files: nothing comes from “{word}:”"),
         })
     }
@@ -95,6 +103,9 @@ impl<'a> Source<'a> {
             Self::Installed(name) => Ok(products::installed()?.join(name)),
             Self::Module => products::module(kernel)?.context("the kernel has the driver built in"),
             Self::InTree(name) => kernel.own_module(name),
+            Self::Packages => packages::general(),
+            Self::KernelPackages("") => packages::of_kernel(kernel),
+            Self::KernelPackages(name) => packages::of_kernel(&kernel::named(name)?),
         }
     }
 
@@ -103,6 +114,7 @@ impl<'a> Source<'a> {
         let name = match self {
             Self::Installed(name) => return Ok(Path::new("/").join(name)),
             Self::Module => "sysgenid.ko",
+            Self::Packages | Self::KernelPackages(_) => "packages",
             Self::Doctests(_) => "doctests",
             Self::Program(_, name) | Self::Tests(_, name) | Self::Example(_, name) => name,
             Self::File(name)
@@ -198,6 +210,12 @@ mod tests {
             ("installed:", Source::Installed(""), "/"),
             ("module:", Source::Module, "/sysgenid.ko"),
             ("in-tree:v.ko", Source::InTree("v.ko"), "/v.ko"),
+            ("packages:", Source::Packages, "/packages"),
+            (
+                "kernel-packages:7.2",
+                Source::KernelPackages("7.2"),
+                "/packages",
+            ),
         ] {
             let parsed = Source::parse(text).expect("this is a source");
             assert_eq!(parsed, source, "{text}");
@@ -208,6 +226,7 @@ mod tests {
             ("git:x", "git:"),
             ("cargo:x", "PACKAGE/NAME"),
             ("module:x", "module:"),
+            ("packages:x", "packages:"),
         ] {
             let error = Source::parse(wrong).expect_err("it is no source");
             assert!(error.to_string().contains(word), "{wrong}: {error}");

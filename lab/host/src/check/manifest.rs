@@ -165,6 +165,8 @@ pub struct Guest {
     pub tables: Vec<String>,
     /// More arguments for QEMU.
     pub qemu: Vec<String>,
+    /// More words for the kernel's command line.
+    pub append: Vec<String>,
     /// Whether it boots anew each time.
     pub boot: bool,
     /// How many seconds it may take. A limit is for hangs.
@@ -183,6 +185,7 @@ impl Default for Guest {
             icount: false,
             tables: Vec::new(),
             qemu: Vec::new(),
+            append: Vec::new(),
             boot: false,
             limit: 300,
         }

@@ -201,6 +201,7 @@ fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
         // A table is a file, and not all of it is in its name.
         boot: guest.boot || !guest.tables.is_empty(),
         qemu_arg,
+        append: guest.append.clone(),
         limit: guest.limit,
         ..GuestOptions::plain()
     };

@@ -61,7 +61,7 @@ impl Flavour {
     const ALL: [Self; 2] = [Self::Cloud, Self::Rt];
 
     /// What packages and releases of it end with.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Cloud => "cloud-amd64",
             Self::Rt => "rt-amd64",

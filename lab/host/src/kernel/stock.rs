@@ -7,7 +7,6 @@
 //! and Debian's own compilers, prepared with the packaged kernel's release string, makes
 //! modules that the packaged kernel loads.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -16,7 +15,6 @@ use std::process::Command;
 
 use anyhow::Context;
 use anyhow::Result;
-use anyhow::bail;
 
 use super::Choice;
 use super::Kernel;
@@ -29,20 +27,14 @@ use crate::cache;
 use crate::step;
 use crate::step::execute;
 
-/// Options in which a prepared tree may differ from the packaged kernel: how the compiler is
-/// called, the build's salt, and keys that only Debian has. None of them reaches a module.
-const MAY_DIFFER: [&str; 5] = [
-    "CONFIG_CC_VERSION_TEXT",
-    "CONFIG_BUILD_SALT",
-    "CONFIG_MODULE_SIG_ALL",
-    "CONFIG_MODULE_SIG_KEY",
-    "CONFIG_SYSTEM_TRUSTED_KEYS",
-];
-
 /// The packaged kernel of that offer, which `choice` has chosen.
 pub fn get(offer: &Offer, choice: Choice) -> Result<Kernel> {
     let source = archive::source(offer)?;
-    let directory = cache::made(&place(offer), |directory| {
+    let scripts = ["prepare-kernel.sh", "rustc-metadata.sh"]
+        .map(|name| fs::read_to_string(cache::source("scripts").join(name)));
+    let [prepare_kernel, rustc] = scripts;
+    let key = cache::key(&[&prepare_kernel?, &rustc?]);
+    let directory = cache::made(&format!("{}-{key}", place(offer)), |directory| {
         step::step(
             &format!("preparing kernel {} (about a minute)", offer.release),
             || prepare(offer, &source, directory),
@@ -89,6 +81,23 @@ pub fn modules(offer: &Offer) -> Result<PathBuf> {
     })
 }
 
+/// A root directory with the headers package of the kernel, and with what that one refers to for its
+/// scripts. Nothing can be built there: the compiler would look for it below `/usr/src`.
+pub fn headers(offer: &Offer) -> Result<PathBuf> {
+    cache::made(&format!("{}-headers", place(offer)), |directory| {
+        let release = &offer.release;
+        // All flavours have the scripts of one package.
+        let common = release.strip_suffix(offer.flavour.name());
+        let common = common.and_then(|release| release.strip_suffix('-'));
+        let common = common.with_context(|| format!("{release} is of no flavour that is known"))?;
+        let packages = [
+            format!("linux-headers-{release}"),
+            format!("linux-kbuild-{common}"),
+        ];
+        archive::unpack(offer, &packages, directory)
+    })
+}
+
 /// Has depmod list the modules below a root directory.
 pub fn depmod(root: &Path, release: &str) -> Result<()> {
     execute(
@@ -109,21 +118,16 @@ fn prepare(offer: &Offer, source: &Path, directory: &Path) -> Result<()> {
     archive::unpack(offer, &others, &unpacked)?;
 
     let tree = directory.join("tree");
-    fs::create_dir(&tree)?;
-    fs::write(
-        tree.join(".config"),
-        archive::packaged_config(&unpacked, offer)?,
+    let config = directory.join("config");
+    fs::write(&config, archive::packaged_config(&unpacked, offer)?)?;
+    execute(
+        Command::new(cache::source("scripts/prepare-kernel.sh"))
+            .arg(source)
+            .arg(&config)
+            .arg(&offer.release)
+            .arg(&tree),
+        "kernel-prepare",
     )?;
-    make(source, &tree, offer, &["olddefconfig"])?;
-    let packaged = find(&unpacked, offer, "config")?;
-    same_configuration(
-        &fs::read_to_string(&packaged)?,
-        &fs::read_to_string(tree.join(".config"))?,
-    )?;
-    // Modules get no BTF here: there is no vmlinux that it could refer to. The tool that would make it
-    // takes long to build. The configuration stays as it is.
-    let targets = ["prepare", "modules_prepare", "CONFIG_DEBUG_INFO_BTF="];
-    make(source, &tree, offer, &targets)?;
 
     let headers = format!("usr/src/linux-headers-{}", offer.release);
     fs::copy(
@@ -144,24 +148,6 @@ fn prepare(offer: &Offer, source: &Path, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes in the tree what modules are built against. They want metadata of the kernel's crates, and no
-/// objects.
-fn make(source: &Path, tree: &Path, offer: &Offer, targets: &[&str]) -> Result<()> {
-    let rustc = cache::source("lab/rustc-metadata.sh");
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    execute(
-        Command::new("make")
-            .arg("-C")
-            .arg(source)
-            .arg(format!("O={}", tree.display()))
-            .arg(format!("-j{jobs}"))
-            .arg(format!("KERNELRELEASE={}", offer.release))
-            .arg(format!("RUSTC={}", rustc.display()))
-            .args(targets),
-        "kernel-prepare",
-    )
-}
-
 /// Finds a file of the packaged kernel, in either of the places that Debian's packaging uses.
 fn find(unpacked: &Path, offer: &Offer, what: &str) -> Result<PathBuf> {
     let release = &offer.release;
@@ -173,42 +159,4 @@ fn find(unpacked: &Path, offer: &Offer, what: &str) -> Result<PathBuf> {
     .map(|path| unpacked.join(path))
     .find(|path| path.exists())
     .with_context(|| format!("the packages of kernel {release} have no {what}"))
-}
-
-/// Refuses a tree whose configuration is not the packaged kernel's: its modules would have
-/// other structures than the kernel that loads them.
-fn same_configuration(packaged: &str, prepared: &str) -> Result<()> {
-    fn options(text: &str) -> BTreeSet<&str> {
-        text.lines()
-            .filter(|line| line.starts_with("CONFIG_"))
-            .filter(|line| {
-                let name = line.split('=').next().unwrap_or_default();
-                !MAY_DIFFER.contains(&name)
-            })
-            .collect()
-    }
-    let (packaged, prepared) = (options(packaged), options(prepared));
-    let differences: Vec<_> = packaged.symmetric_difference(&prepared).copied().collect();
-    if differences.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "the toolchain does not reproduce the packaged kernel's configuration; these differ: {}",
-        differences.join(", ")
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configuration_may_differ_only_where_it_does_not_matter() {
-        let packaged = "CONFIG_A=y\nCONFIG_CC_VERSION_TEXT=\"one\"\n# CONFIG_B is not set\n";
-        assert!(
-            same_configuration(packaged, "CONFIG_A=y\nCONFIG_CC_VERSION_TEXT=\"two\"\n").is_ok()
-        );
-        let error = same_configuration(packaged, "CONFIG_A=m\n").expect_err("A differs");
-        assert!(error.to_string().contains("CONFIG_A=m"), "{error}");
-    }
 }

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Where things are installed: what the two Makefiles that install something have in
+# common. Each of these can be given. What belongs to another program goes where that
+# one looks for it, whatever PREFIX is; pkg-config knows where that is.
+
+INSTALL ?= install
+PKG_CONFIG ?= pkg-config
+DESTDIR ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+LIBEXECDIR ?= /usr/lib/sysgenid
+
+# known VARIABLE,PACKAGE: what pkg-config says, or nothing.
+known = $(shell $(PKG_CONFIG) --variable=$1 $2 2>/dev/null)
+# The same for what is below PREFIX.
+known_below = $(shell $(PKG_CONFIG) --define-variable=prefix=$(PREFIX) --variable=$1 $2 2>/dev/null)
+
+ifndef LIBDIR
+# Distributions do not agree on it. OpenSSL's library, which has to be there, lies in it.
+LIBDIR := $(or $(call known_below,libdir,libcrypto),$(PREFIX)/lib)
+endif
+ifndef UDEVDIR
+UDEVDIR := $(or $(call known,udevdir,udev),/usr/lib/udev)
+endif
+ifndef UNITDIR
+UNITDIR := $(or $(call known,systemdsystemunitdir,systemd),/usr/lib/systemd/system)
+endif
+ifndef PRESETDIR
+PRESETDIR := $(or $(call known,systemdsystempresetdir,systemd),/usr/lib/systemd/system-preset)
+endif
+ifndef MODULESLOADDIR
+MODULESLOADDIR := $(or $(call known,modulesloaddir,systemd),/usr/lib/modules-load.d)
+endif
+ifndef OSSLMODULESDIR
+# As `openssl version -m` says.
+OSSLMODULESDIR := $(call known,modulesdir,libcrypto)
+endif

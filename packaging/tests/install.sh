@@ -1,0 +1,158 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# make install and make uninstall, into a system that is a directory here: what was built is made
+# up, because nothing may be built. Prints TAP.
+#
+# usage: install.sh
+set -u
+
+. "$(dirname "$0")/../../lab/tests/tap.sh"
+
+checkout=$(cd "$(dirname "$0")/../.." && pwd)
+work=$(mktemp -d) || exit
+trap 'rm -rf "$work"' EXIT
+built=$work/target
+system=$work/system
+
+# front_door VERB VARIABLES...: whoever calls a compiler, or what a compiler needs, fails.
+front_door() {
+	make -C "$checkout" "$@" CARGO=false CBINDGEN=false STRIP=false CARGO_TARGET_DIR="$built" \
+		PREFIX="$system/usr/local" SYSCONFDIR="$system/etc" LIBEXECDIR="$system/usr/lib/sysgenid" \
+		UDEVDIR="$system/usr/lib/udev" UNITDIR="$system/usr/lib/systemd/system" \
+		PRESETDIR="$system/usr/lib/systemd/system-preset" \
+		MODULESLOADDIR="$system/usr/lib/modules-load.d" OSSLMODULESDIR="$system/usr/lib/ossl-modules" \
+		>"$work/out" 2>"$work/err" || { diagnose "$work/out" "$work/err"; return 1; }
+}
+
+listed() { # listed: all that there is, with modes and contents
+	find "$system" -printf '%M %P %l\n' | LC_ALL=C sort
+	find "$system" -type f -exec sha256sum {} + | LC_ALL=C sort
+}
+
+same() { # same BEFORE AFTER
+	diff "$1" "$2" >"$work/diff" || { diagnose "$work/diff"; return 1; }
+}
+
+# Some of what others have is there, and empty directories among it.
+mkdir -p "$system/usr/local/bin" "$system/usr/local/share/man" "$system/etc/systemd/system" \
+	"$system/etc/ssl" "$system/usr/lib/udev/rules.d"
+echo other >"$system/usr/local/bin/other"
+echo other >"$system/etc/ssl/openssl.cnf"
+
+refuses_what_is_not_built() {
+	! front_door install >/dev/null || { echo "# it installed what is not there"; return 1; }
+	has "$work/err" "run make userspace first" || { diagnose "$work/err"; return 1; }
+	[ ! -e "$system/usr/local/bin/sysgenctl" ]
+}
+
+build() {
+	for file in release/sysgenctl release/libsysgenid_c.so release/libsysgenid_openssl_provider.so \
+		stripped/libsysgenid.a include/sysgenid.h manual/man/sysgenctl.8 \
+		manual/completions/sysgenctl.bash manual/completions/sysgenctl.fish \
+		manual/completions/_sysgenctl; do
+		mkdir -p "$built/${file%/*}" && echo "$file" >"$built/$file" || return
+	done
+}
+
+installs_all() {
+	front_door install || return
+	for file in usr/local/bin/sysgenctl usr/lib/udev/rules.d/60-sysgenid.rules etc/sysgenid/post.d \
+		usr/lib/ossl-modules/sysgenid.so usr/lib/systemd/system/sysgenid-hooks.service \
+		usr/lib/modules-load.d/sysgenid.conf; do
+		[ -e "$system/$file" ] || { echo "# there is no $file"; return 1; }
+	done
+	! grep -r '@[A-Z]*@' "$system" | diagnose | grep . || return
+	for words in "systemctl daemon-reload" "udevadm control --reload" "udevadm trigger" ldconfig; do
+		has "$work/out" "$words" || { echo "# it does not say: $words"; return 1; }
+	done
+}
+
+# The library's name is the same in the link and in the library, by the version.
+has_a_soname() {
+	libraries=$(find "$system" -name 'libsysgenid.so*' -printf '%f %l\n' | LC_ALL=C sort)
+	version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$checkout/Cargo.toml")
+	case $version in
+	0.*) soname=libsysgenid.so.${version%.*} ;;
+	*) soname=libsysgenid.so.${version%%.*} ;;
+	esac
+	[ "$libraries" = "libsysgenid.so $soname${NL}$soname libsysgenid.so.$version${NL}libsysgenid.so.$version " ] ||
+		{ echo "$libraries" | diagnose; return 1; }
+}
+
+keeps_what_was_changed() {
+	echo "# mine" >>"$system/etc/ssl/sysgenid.cnf"
+	front_door install || return
+	has "$work/out" "sysgenid.cnf is not as it was installed" || { diagnose "$work/out"; return 1; }
+	[ "$(tail -n 1 "$system/etc/ssl/sysgenid.cnf")" = "# mine" ] &&
+		[ -e "$system/etc/ssl/sysgenid.cnf.new" ]
+}
+
+# Of an earlier version nothing stays, and what is used is replaced, and not written to.
+replaces_an_earlier_version() {
+	list=$system/usr/lib/sysgenid/installed
+	echo old >"$system/usr/local/bin/old-name"
+	echo "file - $system/usr/local/bin/old-name" >>"$list"
+	inode=$(stat -c %i "$system/usr/local/bin/sysgenctl")
+	front_door install || return
+	[ ! -e "$system/usr/local/bin/old-name" ] || { echo "# it is still there"; return 1; }
+	[ "$(stat -c %i "$system/usr/local/bin/sysgenctl")" != "$inode" ] ||
+		{ echo "# the file was written to"; return 1; }
+}
+
+removes_what_it_made() {
+	units=$system/etc/systemd/system
+	mkdir "$units/sysgenid-changed.target.wants"
+	ln -s "$system/usr/lib/systemd/system/sysgenid-clock.service" "$units/sysgenid-changed.target.wants"
+	# It does not matter with what variables it was installed.
+	front_door uninstall || return
+	listed >"$work/after"
+	same "$work/before" "$work/after"
+}
+
+leaves_what_it_did_not_make() {
+	front_door install || return
+	echo hook >"$system/etc/sysgenid/changed.d/50-mine"
+	front_door uninstall || return
+	[ "$(cat "$system/etc/sysgenid/changed.d/50-mine")" = hook ] || return
+	rm -r "$system/etc/sysgenid"
+	listed >"$work/after"
+	same "$work/before" "$work/after"
+}
+
+refuses_what_was_not_installed() {
+	! front_door uninstall >/dev/null || { echo "# there was nothing to remove"; return 1; }
+	has "$work/err" "has installed nothing here" || { diagnose "$work/err"; return 1; }
+}
+
+makes_a_package() {
+	front_door install DESTDIR="$work/package" || return
+	[ -e "$work/package$system/usr/local/bin/sysgenctl" ] || { echo "# not below DESTDIR"; return 1; }
+	[ -z "$(find "$work/package" -name installed)" ] || { echo "# with a list of files"; return 1; }
+	! has "$work/out" "udevadm" || { echo "# it says what to run, for a system that is not there"; return 1; }
+	listed >"$work/after"
+	same "$work/before" "$work/after"
+}
+
+echo "TAP version 13"
+listed >"$work/before"
+refuses_what_is_not_built
+result $? "make install builds nothing, and says what is missing"
+build || exit
+installs_all
+result $? "make install"
+has_a_soname
+result $? "the library's soname"
+keeps_what_was_changed
+result $? "configuration that was changed stays"
+replaces_an_earlier_version
+result $? "an earlier version is replaced"
+removes_what_it_made
+result $? "make uninstall leaves nothing"
+leaves_what_it_did_not_make
+result $? "make uninstall removes nothing else"
+refuses_what_was_not_installed
+result $? "make uninstall without make install"
+makes_a_package
+result $? "make install DESTDIR="
+end_tests
