@@ -72,8 +72,9 @@ int main(int argc, char **argv)
 {
 	pthread_t thread;
 
+	errno = EINVAL;
 	if (argc != 2 || (strcmp(argv[1], "--acks") && strcmp(argv[1], "--maps")))
-		return EINVAL;
+		return errno;
 	fd = open("/dev/sysgenid", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return errno;

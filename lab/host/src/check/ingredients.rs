@@ -45,6 +45,8 @@ enum Source<'a> {
     Installed(&'a str),
     /// It is our module.
     Module,
+    /// It is our module, signed by the kernel's own key.
+    Signed,
     /// It is a module of the kernel itself.
     InTree(&'a str),
     /// It is the directory with Debian's packages.
@@ -72,6 +74,7 @@ impl<'a> Source<'a> {
             "cargo-doctests" => Self::Doctests(rest),
             "installed" => Self::Installed(rest),
             "module" if rest.is_empty() => Self::Module,
+            "signed" if rest.is_empty() => Self::Signed,
             "in-tree" => Self::InTree(rest),
             "packages" if rest.is_empty() => Self::Packages,
             "kernel-packages" => Self::KernelPackages(rest),
@@ -102,6 +105,7 @@ impl<'a> Source<'a> {
             Self::Doctests(package) => products::doctests(package),
             Self::Installed(name) => Ok(products::installed()?.join(name)),
             Self::Module => products::module(kernel)?.context("the kernel has the driver built in"),
+            Self::Signed => products::signed_module(kernel),
             Self::InTree(name) => kernel.own_module(name),
             Self::Packages => packages::general(),
             Self::KernelPackages("") => packages::of_kernel(kernel),
@@ -113,7 +117,7 @@ impl<'a> Source<'a> {
     fn name(self) -> Result<PathBuf> {
         let name = match self {
             Self::Installed(name) => return Ok(Path::new("/").join(name)),
-            Self::Module => "sysgenid.ko",
+            Self::Module | Self::Signed => "sysgenid.ko",
             Self::Packages | Self::KernelPackages(_) => "packages",
             Self::Doctests(_) => "doctests",
             Self::Program(_, name) | Self::Tests(_, name) | Self::Example(_, name) => name,
@@ -209,6 +213,7 @@ mod tests {
             ("installed:usr/x", Source::Installed("usr/x"), "/usr/x"),
             ("installed:", Source::Installed(""), "/"),
             ("module:", Source::Module, "/sysgenid.ko"),
+            ("signed:", Source::Signed, "/sysgenid.ko"),
             ("in-tree:v.ko", Source::InTree("v.ko"), "/v.ko"),
             ("packages:", Source::Packages, "/packages"),
             (
