@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Keeps the driver busy until it is killed: acks all that come, or maps the page and reads the
- * directory of the node into memory that has to be faulted in:
+ * Keeps the driver busy until it is killed: acks all that come; or maps the page and reads the
+ * directory of the node into memory that has to be faulted in; or leaves it nothing of the first
+ * processor, on which it runs as a real-time task:
  *
  *	busy --acks
  *	busy --maps
+ *	busy --processor
  *
  * Exits with the error number if it cannot go on.
  *
@@ -15,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +63,23 @@ static int map_for_ever(int node)
 	}
 }
 
+static int keep_processor(void)
+{
+	struct sched_param param = { .sched_priority = 50 };
+	cpu_set_t first;
+
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first) ||
+	    sched_setscheduler(0, SCHED_FIFO, &param))
+		return errno;
+	/* It has it. */
+	if (write(STDOUT_FILENO, "\n", 1) != 1)
+		return errno;
+	for (;;)
+		;
+}
+
 static int fd;
 
 static void *map_in_a_thread(void *unused)
@@ -73,7 +93,11 @@ int main(int argc, char **argv)
 	pthread_t thread;
 
 	errno = EINVAL;
-	if (argc != 2 || (strcmp(argv[1], "--acks") && strcmp(argv[1], "--maps")))
+	if (argc != 2)
+		return errno;
+	if (!strcmp(argv[1], "--processor"))
+		return keep_processor();
+	if (strcmp(argv[1], "--acks") && strcmp(argv[1], "--maps"))
 		return errno;
 	fd = open("/dev/sysgenid", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)

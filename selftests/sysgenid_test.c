@@ -33,6 +33,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,6 +52,9 @@
 
 /* Long enough for a guest without hardware virtualization on a loaded host. */
 #define LIMIT_MS	20000
+
+/* Descriptors that one process opens, so that what each of them costs shows. */
+#define ACCOUNTED	2000
 
 /* After this long, something that should stay asleep is believed to sleep. */
 #define SETTLE_MS	50
@@ -2216,19 +2220,27 @@ TEST_F(sysgenid, wait_interrupted)
 	}
 }
 
-static bool write_number(const char *dir, const char *name, int number)
+static bool write_text(const char *dir, const char *name, const char *text)
 {
-	char path[256], text[16];
-	int fd, len;
+	ssize_t len = strlen(text);
+	char path[256];
 	bool ok;
+	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	len = snprintf(text, sizeof(text), "%d", number);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	ok = fd >= 0 && write(fd, text, len) == len;
 	if (fd >= 0)
 		close(fd);
 	return ok;
+}
+
+static bool write_number(const char *dir, const char *name, int number)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", number);
+	return write_text(dir, name, text);
 }
 
 /* Whether all that is in that cgroup is frozen, and something is. */
@@ -2245,6 +2257,74 @@ static bool is_frozen(const char *dir)
 		close(fd);
 	}
 	return strstr(text, "frozen 1");
+}
+
+/* What objects of the kernel that cannot be reclaimed cost that cgroup, in bytes; -1 if unknown. */
+static long slab_of(const char *dir)
+{
+	char path[256], key[64];
+	long value, found = -1;
+	FILE *file;
+
+	/* The kernel adds up every two seconds what its processors have counted. */
+	sleep_ms(2500);
+	snprintf(path, sizeof(path), "%s/memory.stat", dir);
+	file = fopen(path, "re");
+	while (file && fscanf(file, "%63s %ld", key, &value) == 2) {
+		if (!strcmp(key, "slab_unreclaimable"))
+			found = value;
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static bool open_many(const char *node)
+{
+	unsigned int i;
+
+	for (i = 0; i < ACCOUNTED; i++) {
+		if (open(node, O_RDONLY | O_CLOEXEC) < 0)
+			return false;
+	}
+	return true;
+}
+
+/* Whoever opens the node many times does so at the expense of his own cgroup. */
+TEST_F(sysgenid, open_is_accounted)
+{
+	char dir[] = "/tmp/sysgenid-cgroup-XXXXXX", path[128];
+	struct rlimit files = { 2 * ACCOUNTED + 64, 2 * ACCOUNTED + 64 };
+	pid_t pid;
+
+	ASSERT_NE(NULL, mkdtemp(dir));
+	ASSERT_EQ(0, mount("none", dir, "cgroup2", 0, NULL));
+	ASSERT_TRUE(write_text(dir, "cgroup.subtree_control", "+memory"));
+	snprintf(path, sizeof(path), "%s/accounted", dir);
+	ASSERT_EQ(0, mkdir(path, 0700));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		long before, null, ours;
+
+		if (!write_number(path, "cgroup.procs", 0) || setrlimit(RLIMIT_NOFILE, &files))
+			_exit(100);
+		/* The table of descriptors grows with this. */
+		if (dup2(0, 2 * ACCOUNTED + 32) < 0)
+			_exit(101);
+		before = slab_of(path);
+		null = open_many("/dev/null") ? slab_of(path) - before : -1;
+		ours = open_many(NODE) ? slab_of(path) - before - null : -1;
+		if (before < 0 || null < 0 || ours < 0)
+			_exit(102);
+		/* An open file costs the same. What is ours comes on top, some 30 bytes. */
+		_exit(ours < null + 16L * ACCOUNTED);
+	}
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_EQ(0, rmdir(path));
+	EXPECT_TRUE(write_text(dir, "cgroup.subtree_control", "-memory"));
+	EXPECT_EQ(0, umount(dir));
+	EXPECT_EQ(0, rmdir(dir));
 }
 
 /* A process that is stopped, and goes on, has no handler that anything could be told to. */

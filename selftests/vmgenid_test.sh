@@ -242,6 +242,37 @@ others_are_not_waited_for()
 	return $status
 }
 
+# A real-time task leaves nothing of the first processor, on which ACPI does all its work: so the
+# notification waits. Who looks is answered, by the other one; and what was noticed is not noticed
+# again.
+a_busy_processor_is_not_waited_for()
+{
+	limit=$(cat /proc/sys/kernel/sched_rt_runtime_us)
+	remember
+	raised=$(cat $PLAY/raised)
+	echo -1 >/proc/sys/kernel/sched_rt_runtime_us
+	"$BUSY" --processor >/tmp/busy &
+	hog=$!
+	for _ in $(seq 100); do
+		[ ! -s /tmp/busy ] || break
+		sleep 0.1
+	done
+	status=0
+	if [ ! -s /tmp/busy ]; then
+		fail "the processor is not kept"
+		status=1
+	elif ! { play begin 1 && settle && check_changed 1; }; then
+		status=1
+	elif [ "$(cat $PLAY/raised)" -ne "$raised" ]; then
+		fail "the notification has not waited"
+		status=1
+	fi
+	kill $hog
+	wait $hog 2>/dev/null
+	echo "$limit" >/proc/sys/kernel/sched_rt_runtime_us
+	wait_raised $((raised + 1)) && [ $status -eq 0 ] && settle && check_changed 1
+}
+
 # --- Many at once ---
 
 storm_with_changes()
