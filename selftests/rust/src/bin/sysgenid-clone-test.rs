@@ -85,7 +85,7 @@ impl<T: Send + 'static> Role<T> {
 struct Look {
     generation: u32,
     random: [u8; 16],
-    /// The VM generation ID, looked at before the generation.
+    /// The VM generation ID, looked at when the generation was seen.
     id: u128,
 }
 
@@ -126,16 +126,12 @@ impl Scene {
 
         let (looking, looking_at_id) = (Arc::clone(&page), Arc::clone(&vmgenid));
         let looker = Role::start(move || {
-            let mut id;
-            loop {
-                // A machine may be saved between the two halves of a look, and this thread may not
-                // run again before the generation has changed.
-                id = whole(|| looking_at_id.id());
-                if looking.generation() != before {
-                    break;
-                }
+            while looking.generation() == before {
                 thread::yield_now();
             }
+            // Not before: a machine may be saved between two looks, and this thread may not run again
+            // before the generation has changed.
+            let id = looking_at_id.id();
             let mut random = [0; 16];
             // Whatever fails here leaves zeros behind, which a test refuses.
             let _ = getrandom(&mut random, GetRandomFlags::empty());
@@ -189,16 +185,6 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Looks until two looks in a row see the same.
-fn whole<T: PartialEq>(look: impl Fn() -> T) -> T {
-    loop {
-        let seen = look();
-        if look() == seen {
-            return seen;
-        }
-    }
-}
-
 fn urandom() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -215,7 +201,7 @@ const CHANGED: &[Test<AssertUnwindSafe<Scene>>] = &[
         check_eq!(look.generation, next_generation(scene.before));
         check!(look.random != [0; 16]);
         println!("# urandom {}", hex(&urandom()?));
-        // The ID was the new one before the generation was.
+        // Whoever sees the new generation sees the new ID.
         println!("# vmgenid {:032x}", look.id);
         check!(look.id != scene.id);
         check_eq!(scene.vmgenid.id(), look.id);
