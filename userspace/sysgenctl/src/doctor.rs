@@ -184,8 +184,10 @@ fn kernel(facts: &Facts, device_is_well: bool) -> Finding {
 
 /// The module that would be loaded now, if another one runs.
 fn replaced(facts: &Facts) -> Option<PathBuf> {
-    let module = Module::read(&absent::installed(&facts.release)?).ok()?;
-    (facts.loaded && module.is_another_than_runs()).then_some(module.path)
+    // Unpacking it is not worth while where nothing runs.
+    let path = absent::installed(&facts.release).filter(|_| facts.loaded)?;
+    let module = Module::read(&path).ok()?;
+    module.is_another_than_runs().then_some(module.path)
 }
 
 fn driver(facts: &Facts, device_is_well: bool, replaced: Option<&Path>) -> Finding {
