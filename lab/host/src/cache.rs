@@ -61,12 +61,11 @@ pub fn build_directory(name: &str) -> Result<PathBuf> {
 /// Returns the directory `name`, made by `make` if it is not whole in the cache.
 pub fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let path = Path::new(CACHE).join(name);
-    let marker = path.join(MARKER);
-    if marker.exists() {
+    if is_whole(&path) {
         return Ok(path);
     }
     let _lock = lock(&name.replace('/', "-"))?;
-    if marker.exists() {
+    if is_whole(&path) {
         return Ok(path);
     }
     if path.exists() {
@@ -74,7 +73,7 @@ pub fn made(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBu
     }
     fs::create_dir_all(&path).with_context(|| format!("cannot make {}", shown(&path)))?;
     make(&path)?;
-    File::create(&marker)?.sync_all()?;
+    File::create(path.join(MARKER))?.sync_all()?;
     Ok(path)
 }
 
