@@ -137,8 +137,12 @@ pub fn run(options: &SystemOptions, command: &[String]) -> Result<u8> {
             cache::shown(image)
         );
     }
-    let base = base(&options.package)?;
-    let copy = Copy::of(&base)?;
+    let copy = loop {
+        // Whoever forgets systems may be faster.
+        if let Some(copy) = Copy::of(&base(&options.package)?)? {
+            break copy;
+        }
+    };
     let status = copy.run(&additions, command)?;
     if let (0, Some(image)) = (status, image) {
         copy.write(&image, &options.size)?;
@@ -266,9 +270,15 @@ struct Copy {
 }
 
 impl Copy {
-    fn of(system: &Path) -> Result<Self> {
-        let held = File::open(system)?;
+    /// Copies a system, if it is still there.
+    fn of(system: &Path) -> Result<Option<Self>> {
+        let Ok(held) = File::open(system) else {
+            return Ok(None);
+        };
         rustix::fs::flock(&held, FlockOperation::LockShared)?;
+        if !cache::is_whole(system) {
+            return Ok(None);
+        }
         let base = system.join("root");
         let scratch = Scratch::new()?;
         let directory = |name: &str| -> Result<PathBuf> {
@@ -307,12 +317,12 @@ impl Copy {
             execute(&mut copy, "system-copy").context("cannot copy the system")?;
             lend_packages(&root)?;
         }
-        Ok(Self {
+        Ok(Some(Self {
             root,
             is_mounted: mounted.is_ok(),
             _scratch: scratch,
             _held: held,
-        })
+        }))
     }
 
     /// Runs the command, with these files in their places.
