@@ -51,11 +51,16 @@ uninstall:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check lint check-debug check-packages shell table packages
+.PHONY: demo check lint check-debug check-packages check-series shell table packages
 
 # ARGS are arguments of the lab: make check ARGS=--strict
 demo check lint check-debug check-packages shell table:
 	@lab/lab $@ $(ARGS)
+
+# In each suite that has such kernels, with the compilers of that suite; then the README tells of it.
+check-series:
+	@lab/lab check-series --strict $(ARGS)
+	@SYSGENID_SUITE=unstable lab/lab check-series --strict --page README.md $(ARGS)
 
 packages:
 	@lab/lab packages $(addprefix --kernel ,$(KERNEL)) $(ARGS)
@@ -72,6 +77,8 @@ help:
 	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'
 	@echo '                        builds'
 	@echo '  make check-packages   run the tests in systems that boot from disks of their own'
+	@echo '  make check-series     run all tests in each kernel of Debian that is built with Rust,'
+	@echo '                        and put the table of them into README.md'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo '  make table            try what common software does after a clone'
 	@echo '  make packages         build the packages for Debian, and say where they are'

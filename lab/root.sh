@@ -5,7 +5,7 @@
 # enters it, builds the lab's own tool when this checkout's is not in the cache, and runs it.
 set -eu
 
-suite=trixie
+suite=${SYSGENID_SUITE:-trixie}
 mirror=${SYSGENID_MIRROR:-http://deb.debian.org/debian}
 
 die() {
@@ -16,6 +16,13 @@ die() {
 say() {
 	printf 'lab: %s\n' "$*" >&2
 }
+
+# The archives that belong to it. Kernels are in the last one.
+case $suite in
+trixie) archives="trixie trixie-updates trixie-backports" ;;
+unstable) archives=unstable ;;
+*) die "SYSGENID_SUITE is $suite; the lab knows trixie and unstable" ;;
+esac
 
 # Why a step failed, in one line: disk and network before the tool's own words.
 explain() {
@@ -40,8 +47,8 @@ if [ "${1-}" = clean ]; then
 	flock -n 8 || die "another lab is running; nothing was removed"
 	say "removing everything from $LAB_CACHE"
 	cd "$LAB_CACHE"
-	rm -rf --one-file-system root-* apt booted build cargo configs debian debs debug in-tree lock log \
-		packages results scratch sources stock systems tmp tool userspace in-use
+	rm -rf --one-file-system root-* apt apt-* booted build cargo configs debian debs debug in-tree lock \
+		log packages results scratch sources stock systems tmp tool userspace in-use
 	exit 0
 fi
 flock -s 8
@@ -68,9 +75,10 @@ if ! [ -d "$root" ]; then
 	mount -t tmpfs -o mode=700 tmp "$LAB_CACHE/tmp"
 	options=
 	if command -v apt-config >/dev/null; then
-		# The proxies that this machine's apt is configured with.
-		apt-config dump | grep -E '^Acquire::https?::Proxy' >"$LAB_CACHE/log/proxy.conf" || :
-		options="--aptopt=$LAB_CACHE/log/proxy.conf"
+		# As this machine's apt is configured: the proxies, and whether a mirror may be out of date.
+		apt-config dump | grep -E '^Acquire::(https?::Proxy|Check-(Valid-Until|Date))' \
+			>"$LAB_CACHE/log/apt.conf" || :
+		options="--aptopt=$LAB_CACHE/log/apt.conf"
 	fi
 	# shellcheck disable=SC2086 # no option, or one
 	if ! TMPDIR=$LAB_CACHE/tmp mmdebstrap --mode=root --variant=apt $options \
@@ -81,7 +89,7 @@ if ! [ -d "$root" ]; then
 		--dpkgopt='force-unsafe-io' \
 		--include="$packages" \
 		"$suite" "$root.part" \
-		"deb $mirror $suite main" "deb $mirror $suite-updates main" "deb $mirror $suite-backports main" \
+		"$(for archive in $archives; do echo "deb $mirror $archive main"; done)" \
 		>"$log" 2>&1; then
 		explain "cannot make the toolchain root" "$log"
 	fi
@@ -124,7 +132,8 @@ export HOME=/tmp CARGO_HOME=/cache/cargo TMPDIR=/tmp LC_ALL=C.UTF-8
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LAB_CHECKOUT=$(printf '%s' "$LAB_SOURCE" | sha)
 LAB_ROOT_KEY=$(basename "$root")
-export LAB_CHECKOUT LAB_ROOT_KEY
+LAB_SUITE=$suite
+export LAB_CHECKOUT LAB_ROOT_KEY LAB_SUITE
 unset RUSTUP_TOOLCHAIN RUSTFLAGS CARGO_TARGET_DIR RUSTC RUSTC_WRAPPER MAKEFLAGS MAKELEVEL MFLAGS KDIR 2>/dev/null || :
 
 # The tool is kept by the content of its sources, so that a fresh clone starts at once; by this

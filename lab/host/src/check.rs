@@ -11,6 +11,7 @@ mod ingredients;
 mod lint;
 mod manifest;
 mod runs;
+mod series;
 mod turns;
 mod unit_tests;
 mod words;
@@ -31,10 +32,12 @@ use serde::Serialize;
 
 use self::manifest::Lane as Described;
 use self::manifest::Run;
+pub use self::series::write as write_series;
 use crate::cache;
 use crate::kernel;
 use crate::kernel::Choice;
 use crate::kernel::Kernel;
+use crate::kernel::Series;
 use crate::kernel::Variant;
 use crate::say;
 use crate::table;
@@ -52,6 +55,7 @@ struct Check {
     work: Work,
 }
 
+#[derive(Clone)]
 enum Work {
     /// What a manifest describes.
     Described(Box<Run>),
@@ -109,6 +113,8 @@ pub enum Lane {
     CheckDebug,
     /// What takes machines with disks, and packages.
     CheckPackages,
+    /// The tests, in each packaged kernel for which the module can be built.
+    CheckSeries,
     /// What looks at the source.
     Lint,
 }
@@ -120,6 +126,7 @@ impl Lane {
             Self::Check => "check.json",
             Self::CheckDebug => "check-debug.json",
             Self::CheckPackages => "check-packages.json",
+            Self::CheckSeries => "check-series.json",
             Self::Lint => "lint.json",
         }
     }
@@ -184,6 +191,7 @@ impl Lane {
                 checks
             }
             Self::CheckPackages => described(Described::Packages, |_| true)?,
+            Self::CheckSeries => in_each(&kernel::all_series()?)?,
         })
     }
 }
@@ -204,6 +212,22 @@ fn described(lane: Described, is_wanted: impl Fn(Choice) -> bool) -> Result<Vec<
         }
     }
     Ok(checks)
+}
+
+/// What the checkout's manifests describe for guests with the stock kernel, once for each series.
+fn in_each(series: &[Series]) -> Result<Vec<Check>> {
+    let mut checks = described(Described::Kernel, |kernel| kernel == Choice::Stock)?;
+    checks.retain(|check| matches!(&check.work, Work::Described(run) if !run.host));
+    let in_one = |series: &Series| {
+        let checks = checks.iter().map(|check| Check {
+            name: check.name.clone(),
+            place: check.place.clone(),
+            kernel: Choice::Series(*series),
+            work: check.work.clone(),
+        });
+        checks.collect::<Vec<_>>()
+    };
+    Ok(series.iter().flat_map(in_one).collect())
 }
 
 /// The kernels of a lane. Each is looked for once, by whoever needs it first; nobody waits for
@@ -290,12 +314,17 @@ pub fn run(lane: Lane, plan: &Plan) -> Result<u8> {
             .iter()
             .map(|check| perform(check, &kernels))
             .collect(),
-        Lane::Check | Lane::CheckDebug | Lane::CheckPackages => in_parallel(&checks, &kernels),
+        Lane::Check | Lane::CheckDebug | Lane::CheckPackages | Lane::CheckSeries => {
+            in_parallel(&checks, &kernels)
+        }
     };
     for (check, report) in &reports {
         seconds.record(check, report.seconds);
     }
     seconds.write()?;
+    if lane == Lane::CheckSeries && plan.only.is_empty() {
+        series::note(&reports)?;
+    }
 
     let checks: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
     let count = |outcome| {

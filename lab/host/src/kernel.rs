@@ -21,6 +21,7 @@ use self::archive::Offer;
 use crate::cache;
 
 pub use self::archive::Series;
+pub use self::archive::suite;
 pub use self::debug::Build;
 pub use self::debug::Variant;
 pub use self::stock::depmod;
@@ -244,6 +245,17 @@ pub fn document(variant: Variant) -> Result<()> {
 /// Looks at the archive again, and returns what its newest kernel with Rust is.
 pub fn update() -> Result<String> {
     Ok(newest(true)?.release)
+}
+
+/// All series of the suite that are built with Rust.
+pub fn all_series() -> Result<Vec<Series>> {
+    let mut all = Vec::new();
+    for offer in archive::offers(false)? {
+        if offer.flavour == Flavour::Cloud && archive::has_rust(&offer)? {
+            all.push(offer.series);
+        }
+    }
+    Ok(all)
 }
 
 /// The newest kernel that is built with Rust.

@@ -20,6 +20,7 @@ mod initramfs;
 mod kernel;
 mod machine;
 mod packages;
+mod page;
 mod products;
 mod qmp;
 mod report;
@@ -155,6 +156,15 @@ enum Verb {
     CheckDebug(CheckOptions),
     /// Run what takes machines with disks: systems that boot by themselves, and what is installed there
     CheckPackages(CheckOptions),
+    /// Run the tests in each packaged kernel of the suite that is built with Rust
+    CheckSeries {
+        #[command(flatten)]
+        options: CheckOptions,
+        /// Put the table of all kernels that were tried in full, in any suite, into this page,
+        /// between its marks
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
     /// Look in the archive for newer kernels, and make systems anew from what it has
     Update,
     /// Remove everything from the cache
@@ -266,6 +276,13 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Lint(options) => options.run(Lane::Lint),
         Verb::CheckDebug(options) => options.run(Lane::CheckDebug),
         Verb::CheckPackages(options) => options.run(Lane::CheckPackages),
+        Verb::CheckSeries { options, page } => {
+            let status = options.run(Lane::CheckSeries)?;
+            if let Some(page) = page {
+                check::write_series(&cache::from_caller(&page))?;
+            }
+            Ok(status)
+        }
         Verb::Update => {
             let release = kernel::update()?;
             system::forget()?;

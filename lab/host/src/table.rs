@@ -29,6 +29,7 @@ use crate::guest::FAILED;
 use crate::guest::Kept;
 use crate::kernel;
 use crate::kernel::Kernel;
+use crate::page::Marks;
 use crate::products;
 use crate::say;
 use crate::setup::Addition;
@@ -46,7 +47,7 @@ const DIRECTORY: &str = "Documentation/clones";
 const PAGE: &str = "README.md";
 
 /// What the table lies between, in the page.
-const MARKS: [&str; 2] = ["<!-- lab table: begin -->", "<!-- lab table: end -->"];
+const MARKS: Marks = Marks(["<!-- lab table: begin -->", "<!-- lab table: end -->"]);
 
 /// How long a guest may take until it can be saved, and a clone until it ends; seconds. Emulated by
 /// a busy host, Java and `PostgreSQL` take minutes to start.
@@ -455,7 +456,7 @@ pub fn run(page: Option<&Path>, only: &str) -> Result<u8> {
     let path = page.map_or_else(|| in_checkout(PAGE), Path::to_owned);
     let text = fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", cache::shown(&path)))?;
-    let [_, known, _] = parts(&text)?;
+    let [_, known, _] = MARKS.parts(&text)?;
     let known = Said::parse(known)?;
 
     let scenes: Vec<_> = SCENES.iter().filter(|scene| scene.has(only)).collect();
@@ -463,7 +464,7 @@ pub fn run(page: Option<&Path>, only: &str) -> Result<u8> {
     let table = try_out(&scenes)?;
     print!("{table}");
     if page.is_some() {
-        fs::write(&path, replaced(&text, &table)?)
+        fs::write(&path, MARKS.replaced(&text, &table)?)
             .with_context(|| format!("cannot write {}", cache::shown(&path)))?;
         return Ok(0);
     }
@@ -592,29 +593,11 @@ impl Said {
     }
 }
 
-/// The page, in three parts: before the table, the table, and after it.
-fn parts(page: &str) -> Result<[&str; 3]> {
-    let [begin, end] = MARKS;
-    let parts = || {
-        let (before, rest) = page.split_once(begin)?;
-        let (table, after) = rest.split_once(end)?;
-        Some([before, table.trim_matches('\n'), after])
-    };
-    parts().with_context(|| format!("the page has no lines “{begin}” and “{end}”"))
-}
-
-/// The page with another table in it.
-fn replaced(page: &str, table: &str) -> Result<String> {
-    let [begin, end] = MARKS;
-    let [before, _, after] = parts(page)?;
-    Ok(format!("{before}{begin}\n{table}{end}{after}"))
-}
-
 /// Whether the page, the programs and what `lab table` tries agree. Whether the page's results hold
 /// is what `lab table` itself sees.
 pub fn check() -> Result<Vec<Test>> {
     let page = fs::read_to_string(in_checkout(PAGE))?;
-    let [before, table, after] = parts(&page)?;
+    let [before, table, after] = MARKS.parts(&page)?;
     let said = Said::parse(table)?;
     let same_rows = || {
         let names: Vec<_> = rows().map(Row::name).collect();
@@ -708,17 +691,5 @@ mod tests {
         assert_eq!(said(TABLE).differences(&said(&changed)), ["one"]);
         let (fewer, _) = TABLE.split_once("| two").expect("it has this row");
         assert_eq!(said(fewer).differences(&said(TABLE)), ["two"]);
-    }
-
-    #[test]
-    fn the_page_keeps_what_is_around_the_table() {
-        let [begin, end] = MARKS;
-        let page = format!("before\n{begin}\nold\n{end}\nafter\n");
-        let new = replaced(&page, TABLE).expect("it has both marks");
-        assert_eq!(
-            parts(&new).expect("it still has").map(str::trim),
-            ["before", TABLE.trim(), "after"]
-        );
-        assert!(replaced("no marks", TABLE).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! Debian's archive: which kernels it has, and their packages.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -84,15 +85,35 @@ pub struct Offer {
     pub packages: Vec<String>,
 }
 
-/// An apt that knows the backports archive only, which has the kernels.
+/// The suite that the toolchain root is of.
+pub fn suite() -> Result<String> {
+    env::var("LAB_SUITE").context("the lab's tool is started by lab/lab")
+}
+
+/// What keeps its state, for that suite.
+fn state() -> Result<String> {
+    let suite = suite()?;
+    Ok(if suite == "trixie" {
+        "apt".into()
+    } else {
+        format!("apt-{suite}")
+    })
+}
+
+/// An apt that knows one archive only, the one which has the kernels: a stable suite's backports.
 fn apt() -> Result<Apt> {
-    let wanted = |line: &str| line.contains("-backports ");
-    Apt::new("apt", wanted, Path::new("/var/lib/dpkg/status"))
+    let archive = match suite()?.as_str() {
+        "unstable" => " unstable ".into(),
+        stable => format!(" {stable}-backports "),
+    };
+    let wanted = |line: &str| line.contains(&archive);
+    Apt::new(&state()?, wanted, Path::new("/var/lib/dpkg/status"))
 }
 
 /// What the archive offers with sources, the oldest series first.
 pub fn offers(look_again: bool) -> Result<Vec<Offer>> {
-    let path = cache::directory("apt")?.join("flavoured-offers.json");
+    let state = state()?;
+    let path = cache::directory(&state)?.join("flavoured-offers.json");
     if !look_again && path.exists() {
         if let Ok(offers) = serde_json::from_slice(&fs::read(&path)?) {
             return Ok(offers);
@@ -107,7 +128,7 @@ pub fn offers(look_again: bool) -> Result<Vec<Offer>> {
     if offers.is_empty() {
         bail!("the archive has no kernel with its sources");
     }
-    let mut file = tempfile::NamedTempFile::new_in(cache::directory("apt")?)?;
+    let mut file = tempfile::NamedTempFile::new_in(cache::directory(&state)?)?;
     serde_json::to_writer_pretty(&mut file, &offers)?;
     file.persist(&path)?;
     Ok(offers)
