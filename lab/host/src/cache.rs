@@ -9,6 +9,7 @@
 use std::env;
 use std::fs;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -87,6 +88,29 @@ pub fn remove(path: &Path) -> Result<()> {
     // It is no longer whole before the first of its files is gone.
     fs::remove_file(path.join(MARKER))?;
     fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", shown(path)))
+}
+
+/// Holds a directory for as long as the file is open, unless somebody else holds it, or it is gone.
+pub fn hold(directory: &Path) -> Option<File> {
+    let held = File::open(directory).ok()?;
+    rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(held)
+}
+
+/// Removes all that is in a directory.
+pub fn empty(directory: &Path) -> Result<()> {
+    let empty = || {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        io::Result::Ok(())
+    };
+    empty().with_context(|| format!("cannot empty {}", shown(directory)))
 }
 
 /// A short key for what something is made from.
@@ -175,6 +199,16 @@ pub fn followed(path: PathBuf) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_emptied() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join("a/b")).expect("it can be made");
+        std::os::unix::fs::symlink("/nowhere", directory.path().join("c")).expect("it can be made");
+        empty(directory.path()).expect("all of it can be removed");
+        let left = fs::read_dir(directory.path()).expect("it is there").count();
+        assert_eq!(left, 0);
+    }
 
     #[test]
     fn keys_tell_apart_what_differs_only_in_where_it_is_cut() {

@@ -59,7 +59,7 @@ fn make_general() -> Result<PathBuf> {
     let _lock = cache::lock("packages")?;
     let work = cache::build_directory("packages")?;
     let tree = work.join("sysgenid");
-    emptied(&work)?;
+    cache::empty(&work)?;
     execute(
         Command::new(source("packaging/source.sh")).arg(&tree),
         "packages-source",
@@ -75,7 +75,7 @@ fn make_general() -> Result<PathBuf> {
             build(&tree, directory, "packages").context("cannot build the packages")
         })
     })?;
-    emptied(&work)?;
+    cache::empty(&work)?;
     Ok(made)
 }
 
@@ -84,7 +84,7 @@ fn make_of(kernel: &Kernel) -> Result<PathBuf> {
     let module = products::module(kernel)?.context("a packaged kernel has no driver of its own")?;
     let _lock = cache::lock("packages-kernel")?;
     let work = cache::build_directory("packages-kernel")?;
-    emptied(&work)?;
+    cache::empty(&work)?;
     let tree = work.join("tree");
     let mut script = Command::new(source("packaging/kernel-source.sh"));
     script
@@ -101,7 +101,7 @@ fn make_of(kernel: &Kernel) -> Result<PathBuf> {
                 .with_context(|| format!("cannot build the packages for {}", kernel.release))
         })
     })?;
-    emptied(&work)?;
+    cache::empty(&work)?;
     Ok(made)
 }
 
@@ -125,11 +125,6 @@ fn packages_in(directory: &Path) -> Result<Vec<PathBuf>> {
         cache::shown(directory)
     );
     Ok(packages)
-}
-
-fn emptied(directory: &Path) -> Result<()> {
-    fs::remove_dir_all(directory)?;
-    Ok(fs::create_dir(directory)?)
 }
 
 /// A key for what is in a tree, and for the tools.

@@ -11,7 +11,6 @@ use std::path::Path;
 
 use anyhow::Context;
 use anyhow::Result;
-use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
 use crate::cache;
@@ -38,8 +37,7 @@ impl Scratch {
         sweep(place)?;
         let directory = tempfile::tempdir_in(place)
             .with_context(|| format!("cannot make a directory in {}", cache::shown(place)))?;
-        let held = File::open(directory.path())?;
-        rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+        let held = cache::hold(directory.path()).context("a new directory is gone")?;
         Ok(Self {
             directory,
             _held: held,
@@ -57,10 +55,7 @@ fn sweep(place: &Path) -> Result<()> {
     for entry in fs::read_dir(place)? {
         let path = entry?.path();
         // Whoever has it may be removing it.
-        let Ok(directory) = File::open(&path) else {
-            continue;
-        };
-        if rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(_held) = cache::hold(&path) {
             fs::remove_dir_all(&path)
                 .with_context(|| format!("cannot remove {}", cache::shown(&path)))?;
         }
@@ -79,8 +74,7 @@ mod tests {
         let held = place.path().join("held");
         fs::create_dir_all(left.join("more")).expect("it can be made");
         fs::create_dir(&held).expect("it can be made");
-        let directory = File::open(&held).expect("it is there");
-        rustix::fs::flock(&directory, FlockOperation::LockExclusive).expect("nobody has it");
+        let _directory = cache::hold(&held).expect("nobody has it");
         sweep(place.path()).expect("all of it can be removed");
         assert!(!left.exists());
         assert!(held.exists());

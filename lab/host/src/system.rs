@@ -157,16 +157,14 @@ pub fn forget() -> Result<()> {
         if !cache::is_whole(&path) {
             continue;
         }
-        let system = File::open(&path)?;
-        if rustix::fs::flock(&system, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(_held) = cache::hold(&path) {
             cache::remove(&path)?;
         } else {
             let path = cache::shown(&path);
             say::say(format!("{path} is in use, and stays as it is"));
         }
     }
-    let packages = cache::directory(PACKAGES)?;
-    empty(&packages).with_context(|| format!("cannot empty {}", cache::shown(&packages)))
+    cache::empty(&cache::directory(PACKAGES)?)
 }
 
 /// The directory of the system with these packages, which nothing may write to.
@@ -392,8 +390,7 @@ impl Copy {
             fs::remove_file(self.root.join(options))?;
         }
         for directory in ["tmp", "var/tmp", "var/lib/apt/lists", "var/cache/apt"] {
-            empty(&self.root.join(directory))
-                .with_context(|| format!("cannot remove what is in the system's /{directory}"))?;
+            cache::empty(&self.root.join(directory))?;
         }
         let what = format!("writing the disk {}", cache::shown(image));
         step::step(&what, || {
@@ -437,19 +434,6 @@ fn lend_packages(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all that is in a directory.
-fn empty(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,15 +451,5 @@ mod tests {
         for wrong in ["", "-y", "a,b", "a b", "?essential", "./a.deb"] {
             assert!(package(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_directory_is_emptied() {
-        let directory = tempfile::tempdir().expect("a directory");
-        fs::create_dir_all(directory.path().join("a/b")).expect("it can be made");
-        std::os::unix::fs::symlink("/nowhere", directory.path().join("c")).expect("it can be made");
-        empty(directory.path()).expect("all of it can be removed");
-        let left = fs::read_dir(directory.path()).expect("it is there").count();
-        assert_eq!(left, 0);
     }
 }
