@@ -455,7 +455,8 @@ machine_id()
 	[ ${#id} -eq 32 ] || { fail "it is $id"; return; }
 	[ "$(cat /var/lib/dbus/machine-id)" = "$id" ] || { fail "D-Bus has another one"; return; }
 	[ "$(stat -c %a /etc/machine-id)" = 444 ] || { fail "its mode has changed"; return; }
-	[ -d /run/log/journal/"$id" ] || fail "the journal is still the old machine's"
+	[ -d /run/log/journal/"$id" ] || [ -d /var/log/journal/"$id" ] ||
+		fail "the journal is still the old machine's"
 }
 
 ssh_host_keys()

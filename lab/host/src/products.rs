@@ -294,8 +294,14 @@ pub fn doctests(package: &str) -> Result<PathBuf> {
         // What is no longer an example must not be there.
         fs::remove_dir_all(&directory)?;
         fs::create_dir(&directory)?;
+        let help = output_of(Command::new("rustdoc").arg("--help"))?;
+        // The name of newer ones, and of older ones.
+        let runs = ["--test-runtool", "--runtool"]
+            .into_iter()
+            .find(|option| help.contains(option))
+            .context("rustdoc has no option for what runs examples")?;
         let flags = format!(
-            "-Z unstable-options --persist-doctests {} --runtool /bin/true {STATIC}",
+            "-Z unstable-options --persist-doctests {} {runs} /bin/true {STATIC}",
             directory.display()
         );
         let mut cargo = cargo(&["test", "--doc", "--package", package, "--all-features"])?;

@@ -32,12 +32,14 @@ pub const PACKAGES: [&str; 8] = [
 ];
 
 /// What a guest with `--systemd` is made of.
-pub const SYSTEM: [&str; 12] = [
+pub const SYSTEM: [&str; 14] = [
     "base-files",
     "coreutils",
     "dash",
     "kmod",
+    "libseccomp2",
     "libssl3t64",
+    "openssh-client",
     "openssh-server",
     "openssl",
     "python3",
