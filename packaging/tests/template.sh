@@ -8,49 +8,16 @@
 #        DIR/kernel those of the stock kernel)
 set -u
 
-: "${LAB:?}" "${FILES:?}" "${SCRATCH:?}"
-here=$(cd "$(dirname "$0")" && pwd)
-. "$here/../../lab/tests/tap.sh"
-
-work=$SCRATCH
-disk=$work/disk
-
-# took NAME COMMAND...: a test that the command succeeds, and what it wrote in "$work/out".
-took() {
-	name=$1
-	shift
-	"$@" >"$work/out" 2>"$work/err" </dev/null
-	status=$?
-	[ "$status" = 0 ] || diagnose "$work/out" "$work/err"
-	result "$status" "$name"
-	return "$status"
-}
-
-# shown COMMAND...: one whose own tests count, each as one here, and its end as one more.
-shown() {
-	what=$1
-	shift
-	"$@" >"$work/out" 2>"$work/err" </dev/null
-	status=$?
-	while read -r line; do
-		case $line in
-		"ok "*) result 0 "$what: ${line#ok * }" ;;
-		"not ok "*) result 1 "$what: ${line#not ok * }" ;;
-		"#"*) echo "$line" ;;
-		esac
-	done <"$work/out"
-	[ "$status" = 0 ] || diagnose "$work/err"
-	result "$status" "$what: exit status"
-}
+. "$(dirname "$0")/systems.sh"
 
 # What the clones say of NAME, one line for each.
 said() {
-	sed -n "s/^clone[0-9]*| # $1 //p" "$work/out"
+	sed -n "s/^clone[0-9]*| # $1 //p" "$SCRATCH/out"
 }
 
 # in_clones NAME: each of the two has its own, and neither has the template's
 in_clones() {
-	before=$(sed -n "s/^# $1 //p" "$work/out")
+	before=$(sed -n "s/^# $1 //p" "$SCRATCH/out")
 	both=$(said "$1")
 	[ -n "$before" ] && [ "$(echo "$both" | wc -l)" = 2 ] &&
 		[ "$(printf '%s\n' "$before" "$both" | sort -u | wc -l)" = 3 ]
@@ -58,31 +25,21 @@ in_clones() {
 }
 
 echo "TAP version 13"
-# No compiler, and no recommendation: what is installed is what the packages need.
-shown "installed" "$LAB" system --image "$disk" --size 3G \
-	--package systemd-sysv --package udev --package dbus --package openssl \
-	--package openssh-server --package initramfs-tools --package python3 --package xz-utils \
-	--package linux-image-cloud-amd64/trixie-backports \
-	--add "$FILES/packages:/debs" --add "$FILES/kernel:/debs" --add "$here/template_system.sh:/template_system.sh" \
-	-- sh /template_system.sh /debs
-if [ ! -e "$disk" ]; then
-	end_tests
-	exit 1
-fi
+made "a disk with the packages" \
+	plain_system --image "$disk" --size 3G -- sh /tests/template.sh /packages ||
+	{ end_tests; exit; }
+# What loads modules by their names is switched off: so it is the device that brings ours.
+boots "booted" --append systemd.mask=systemd-modules-load.service -- \
+	sh -c "/tests/booted.sh updates machine-id ssh-host-keys && /tests/upgraded.sh"
+boots "no device" --no-vmgenid -- /tests/no_device.sh
+# That unit is what an administrator sees who looks at the boot only.
+shown "signatures" machine run --append module.sig_enforce=1 -- /tests/refused.sh unsigned
+has "$SCRATCH/err" "units that failed: systemd-modules-load.service$NL" || { diagnose "$SCRATCH/err"; false; }
+result $? "signatures: the unit that loads modules fails, and no other one"
 
-# The unit that loads what modules-load.d names is kept from running: udev alone loads the module.
-shown "booted" "$LAB" run --disk "$disk" --append systemd.mask=systemd-modules-load.service \
-	--add "$here/template_guest.sh:/root/template_guest.sh" -- sh /root/template_guest.sh booted
-shown "no device" "$LAB" run --disk "$disk" --no-vmgenid \
-	--add "$here/template_guest.sh:/root/template_guest.sh" -- sh /root/template_guest.sh no_device
-shown "signatures" "$LAB" run --disk "$disk" --append module.sig_enforce=1 \
-	--add "$here/template_guest.sh:/root/template_guest.sh" -- sh /root/template_guest.sh signatures
-shown "upgraded" "$LAB" run --disk "$disk" \
-	--add "$here/template_guest.sh:/root/template_guest.sh" -- sh /root/template_guest.sh upgraded
-
-took "clones: they are resumed, and come to an end" "$LAB" clone --disk "$disk" --clones 2 \
-	--add "$here/template_clone.py:/root/template_clone.py" -- \
-	env OPENSSL_CONF=/etc/ssl/sysgenid.cnf python3 /root/template_clone.py
+machine clone --clones 2 -- env OPENSSL_CONF=/etc/ssl/sysgenid.cnf python3 /tests/clone.py \
+	>"$SCRATCH/out" 2>"$SCRATCH/err" </dev/null || { diagnose "$SCRATCH/out" "$SCRATCH/err"; false; }
+result $? "clones: they are resumed, and come to an end"
 for name in machine-id ssh-host-keys openssl-random; do
 	in_clones "$name"
 done

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # A machine in which our packages are installed, and which has booted by itself: nobody has loaded
-# the module. Prints TAP.
+# the module, nor told what to load. Prints TAP.
 #
-# usage: booted.sh DIRECTORY (below the kernel's modules, from which the module has to come)
+# usage: booted.sh DIRECTORY UNIT... (the directory below the kernel's modules from which the module
+#        has to come; the units that are enabled, sysgenid-UNIT.service, in the order of the alphabet)
 set -u
 
 # shellcheck source=../../../lab/tests/tap.sh
 . "$(dirname "$0")/tap.sh"
 
 directory=$1
+shift
+enabled=$*
 log=$(mktemp) || exit
 
 hexadecimal() {
@@ -19,6 +22,8 @@ hexadecimal() {
 
 # The build ID of what is loaded is in the file.
 module_is_loaded() {
+	! systemctl --quiet is-active systemd-modules-load.service ||
+		{ echo "# it is loaded by its name, whatever devices there are"; return 1; }
 	file=/lib/modules/$(uname -r)/$directory/sysgenid.ko.xz
 	[ "$(realpath "$(modinfo -F filename sysgenid)")" = "$(realpath "$file")" ] ||
 		{ modinfo sysgenid | diagnose; return 1; }
@@ -28,8 +33,9 @@ module_is_loaded() {
 	[ -c /dev/sysgenid ]
 }
 
-node_is_opened_to_all() {
-	[ "$(stat -c %a /dev/vmgenid)" = 444 ] || { stat /dev/vmgenid | diagnose; return 1; }
+nodes_are_opened_to_all() {
+	[ "$(stat -c %a /dev/sysgenid /dev/vmgenid)" = "666${NL}444" ] ||
+		{ stat /dev/sysgenid /dev/vmgenid | diagnose; return 1; }
 }
 
 system_waits_for_changes() {
@@ -39,17 +45,38 @@ system_waits_for_changes() {
 
 nothing_else_is_enabled() {
 	for unit in clock dhcp hooks machine-id ssh-host-keys; do
-		[ "$(systemctl is-enabled "sysgenid-$unit.service")" = disabled ] ||
-			{ echo "# sysgenid-$unit.service is enabled"; return 1; }
+		case " $enabled " in
+		*" $unit "*) state=enabled ;;
+		*) state=disabled ;;
+		esac
+		[ "$(systemctl is-enabled "sysgenid-$unit.service")" = $state ] ||
+			{ echo "# sysgenid-$unit.service is not $state"; return 1; }
+	done
+}
+
+# doctor_says WORDS...
+doctor_says() {
+	sysgenctl doctor >"$log" 2>&1 || { diagnose "$log"; return 1; }
+	for words; do
+		has "$log" "$words" || { echo "# it does not say: $words"; diagnose "$log"; return 1; }
 	done
 }
 
 doctor_is_content() {
-	sysgenctl doctor >"$log" 2>&1 || { diagnose "$log"; return 1; }
-	has "$log" "this system is ready for clones" || { diagnose "$log"; return 1; }
+	units=
+	for unit in $enabled; do
+		units="$units${units:+, }sysgenid-$unit.service"
+	done
+	doctor_says "this system is ready for clones" "ok      driver         running" \
+		60-sysgenid.rules "waits for a change${units:+; enabled: $units}"
 }
 
-# A change reaches systemd, and what an administrator wants to run then.
+provider_is_there() {
+	OPENSSL_CONF=/etc/ssl/sysgenid.cnf openssl list -providers >"$log" 2>&1
+	has "$log" sysgenid || { diagnose "$log"; return 1; }
+}
+
+# A change reaches systemd, and what an administrator wants to run then; and all that comes to an end.
 reacts() {
 	cat >/etc/sysgenid/changed.d/50-test <<-'END'
 		#!/bin/sh
@@ -59,7 +86,8 @@ reacts() {
 	{ systemctl --quiet enable sysgenid-hooks.service && sysgenctl trigger; } >"$log" 2>&1 ||
 		{ diagnose "$log"; return 1; }
 	tries=0
-	until [ -s /run/hooked ] || [ "$tries" -ge 300 ]; do
+	until { [ -s /run/hooked ] && [ "$(systemctl list-jobs)" = "No jobs running." ]; } ||
+		[ "$tries" -ge 300 ]; do
 		sleep 0.1
 		tries=$((tries + 1))
 	done
@@ -69,14 +97,18 @@ reacts() {
 echo "TAP version 13"
 module_is_loaded
 result $? "the module is there, from where it was installed"
-node_is_opened_to_all
-result $? "the rule opens /dev/vmgenid to all"
+nodes_are_opened_to_all
+result $? "everybody may open the nodes"
 system_waits_for_changes
 result $? "systemd waits for changes"
 nothing_else_is_enabled
-result $? "nothing that changes the system is enabled"
+result $? "nothing is enabled that changes the system, but by the administrator"
 doctor_is_content
 result $? "sysgenctl doctor says that it is ready"
+provider_is_there
+result $? "OpenSSL has the provider"
+[ -s /usr/share/man/man8/sysgenctl.8.gz ]
+result $? "the manual page is there"
 reacts
 result $? "a hook runs at a change"
 end_tests

@@ -64,6 +64,30 @@ builds_when_it_comes() {
 		said "the module is built for kernel $second" && is_built_for "$second" && is_built_for "$first"
 }
 
+module_of() { # module_of KERNEL
+	find "/lib/modules/$1/updates/dkms" -name 'sysgenid.ko*'
+}
+
+# The remedies that are told are enough, one after the other, and the module is the same as before.
+makes_metadata_of_the_source() {
+	series=${second%"${second#*.*.}"}
+	series=${series%.}
+	cp "$(module_of "$second")" "$work/module" || return
+	succeeds apt purge "linux-lib-rust-$second" || return
+	dkms remove -m sysgenid -v "$version" -k "$second" >"$log" 2>&1 && is_not_built_for "$second" || return
+	dkms install -m sysgenid -v "$version" -k "$second" >"$log" 2>&1
+	[ $? = 77 ] || { diagnose "$log"; return 1; }
+	succeeds apt install "linux-source-$series/trixie-backports" &&
+		said "these packages are missing for making it:" && is_not_built_for "$second" || return
+	missing=$(sed -n 's/.*these packages are missing for making it://p' "$log")
+	# shellcheck disable=SC2086 # a list
+	succeeds apt install $missing && said "the module is built for kernel $second" &&
+		is_built_for "$second" || return
+	cmp "$work/module" "$(module_of "$second")" || return
+	# shellcheck disable=SC2086
+	succeeds apt purge "linux-source-$series" $missing && succeeds apt autoremove --purge
+}
+
 # Debian's own kernel of that release is built without Rust.
 skips_without_rust() {
 	third=$(apt-cache pkgnames linux-headers-6.12 | sed -n "s/^linux-headers-\(.*-cloud-$architecture\)$/\1/p" |
@@ -133,6 +157,8 @@ skips_without_metadata
 result $? "a kernel of another series, without metadata, is installed and skipped"
 builds_when_it_comes
 result $? "it is built for that one when the metadata comes"
+makes_metadata_of_the_source
+result $? "the metadata is made of the kernel's source, with the tools that are told"
 skips_without_rust
 result $? "a kernel without Rust is installed and skipped"
 forgets_a_removed_kernel

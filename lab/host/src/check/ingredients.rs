@@ -49,6 +49,8 @@ enum Source<'a> {
     Signed,
     /// It is a module of the kernel itself.
     InTree(&'a str),
+    /// It is a root directory with the kernel's headers package.
+    Headers,
     /// It is the directory with Debian's packages.
     Packages,
     /// It is the one with those for a kernel, which is the run's if there is no name.
@@ -76,6 +78,7 @@ impl<'a> Source<'a> {
             "module" if rest.is_empty() => Self::Module,
             "signed" if rest.is_empty() => Self::Signed,
             "in-tree" => Self::InTree(rest),
+            "headers" if rest.is_empty() => Self::Headers,
             "packages" if rest.is_empty() => Self::Packages,
             "kernel-packages" => Self::KernelPackages(rest),
             _ => bail!("files: nothing comes from “{word}:”"),
@@ -107,6 +110,7 @@ impl<'a> Source<'a> {
             Self::Module => products::module(kernel)?.context("the kernel has the driver built in"),
             Self::Signed => products::signed_module(kernel),
             Self::InTree(name) => kernel.own_module(name),
+            Self::Headers => Ok(kernel.package()?.1),
             Self::Packages => packages::general(),
             Self::KernelPackages("") => packages::of_kernel(kernel),
             Self::KernelPackages(name) => packages::of_kernel(&kernel::named(name)?),
@@ -118,6 +122,7 @@ impl<'a> Source<'a> {
         let name = match self {
             Self::Installed(name) => return Ok(Path::new("/").join(name)),
             Self::Module | Self::Signed => "sysgenid.ko",
+            Self::Headers => "headers",
             Self::Packages | Self::KernelPackages(_) => "packages",
             Self::Doctests(_) => "doctests",
             Self::Program(_, name) | Self::Tests(_, name) | Self::Example(_, name) => name,
@@ -215,6 +220,7 @@ mod tests {
             ("module:", Source::Module, "/sysgenid.ko"),
             ("signed:", Source::Signed, "/sysgenid.ko"),
             ("in-tree:v.ko", Source::InTree("v.ko"), "/v.ko"),
+            ("headers:", Source::Headers, "/headers"),
             ("packages:", Source::Packages, "/packages"),
             (
                 "kernel-packages:7.2",

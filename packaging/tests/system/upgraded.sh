@@ -1,0 +1,86 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# A machine in which our packages are installed, the module is loaded, and its device is open: they are
+# upgraded (the newer ones are in /root/newer), and purged. Prints TAP.
+set -u
+
+# shellcheck source=../../../lab/tests/tap.sh
+. "$(dirname "$0")/tap.sh"
+
+work=$(mktemp -d) || exit
+log=$work/log
+
+# took NAME COMMAND...: a test that the command succeeds
+took() {
+	name=$1
+	shift
+	"$@" >"$log" 2>&1 || { diagnose "$log"; false; }
+	result $? "$name"
+}
+
+says() { # says TEXT COMMAND...: it says that, whatever its exit status is
+	text=$1
+	shift
+	"$@" >"$work/said" 2>&1
+	cat "$work/said"
+	has "$work/said" "$text"
+}
+
+refused() { # refused COMMAND...
+	! "$@"
+}
+
+generation() {
+	sed -n 's/^sysgenid-generation:\t//p' /proc/self/fdinfo/0 </dev/sysgenid
+}
+
+# What of ours there is, apart from what these tests have brought.
+nothing_is_left() {
+	{
+		find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /tests -o -path /tmp \
+			-o -path /var/log -o -path /var/cache -o -path /usr/share/doc \) -prune \
+			-o -name '*sysgenid*' -print
+		systemctl list-unit-files --no-legend '*sysgenid*' | grep -v '^run-sysgenid.mount\|^sysgenid-lab'
+	} >"$work/left"
+	cat "$work/left"
+	[ ! -s "$work/left" ]
+}
+
+no_unit_is_left() {
+	systemctl list-units --all --plain --no-legend 'sysgenid*' | grep -v '^sysgenid-lab' >"$work/left"
+	cat "$work/left"
+	[ ! -s "$work/left" ]
+}
+
+echo "TAP version 13"
+before=$(generation)
+machine_id=$(cat /etc/machine-id)
+sysgenctl watch --json >"$work/watched" 2>&1 &
+watching=$!
+for _ in $(seq 100); do
+	[ ! -s "$work/watched" ] || break
+	sleep 0.1
+done
+took "apt upgrades while the device is open" \
+	apt-get install --yes --no-install-recommends /root/newer/*.deb
+took "who uses it goes on" kill -0 $watching
+took "the generation is the same" [ "$(generation)" = "$before" ]
+took "nothing took it for a change" [ "$(cat /etc/machine-id)" = "$machine_id" ]
+took "doctor says that the old one runs" \
+	says "running, and another build of it is installed" sysgenctl doctor
+took "a change is seen" sysgenctl trigger
+kill $watching
+wait $watching 2>/dev/null
+took "it is unloaded" rmmod sysgenid
+took "the new one is loaded" modprobe sysgenid
+took "doctor is content" says "ok      driver         running" sysgenctl doctor
+took "apt purges them" apt-get purge --yes sysgenid 'sysgenid-modules-*' libsysgenid0.1 \
+	openssl-provider-sysgenid
+took "what ran is stopped" refused systemctl is-active sysgenid-changed.path
+took "none of the units is left" no_unit_is_left
+took "the ID is for root again" [ "$(stat -c %a /dev/vmgenid)" = 400 ]
+took "it is unloaded again" rmmod sysgenid
+took "it is not found any more" refused modprobe sysgenid
+took "nothing is left" nothing_is_left
+end_tests
