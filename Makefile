@@ -9,7 +9,13 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 MO ?=
 RUSTC ?= rustc
 
-kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(abspath $(MO))) RUSTC=$(RUSTC)
+# Where it is built does not show in what is built: panics name files, and the build ID
+# is made of debug information as well, which names directories. Kbuild itself sees to the
+# first of that only, and only with newer compilers.
+output := $(or $(abspath $(MO)),$(CURDIR))
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(MO),MO=$(output)) RUSTC=$(RUSTC) \
+	KRUSTFLAGS="$(KRUSTFLAGS) --remap-path-prefix=$(output)=. --remap-path-prefix=$(CURDIR)/=" \
+	KCFLAGS="$(KCFLAGS) -ffile-prefix-map=$(output)=."
 
 # --- The module ---------------------------------------------------------------
 

@@ -91,6 +91,7 @@ reacts() {
 		sleep 0.1
 		tries=$((tries + 1))
 	done
+	rm /etc/sysgenid/changed.d/50-test
 	[ "$(cat /run/hooked)" = 1 ] || { journalctl -u sysgenid-hooks.service | diagnose; return 1; }
 }
 

@@ -64,6 +64,10 @@ builds_when_it_comes() {
 		said "the module is built for kernel $second" && is_built_for "$second" && is_built_for "$first"
 }
 
+installed() {
+	dpkg-query -W -f '${Package}\n' | LC_ALL=C sort
+}
+
 module_of() { # module_of KERNEL
 	find "/lib/modules/$1/updates/dkms" -name 'sysgenid.ko*'
 }
@@ -72,20 +76,22 @@ module_of() { # module_of KERNEL
 makes_metadata_of_the_source() {
 	series=${second%"${second#*.*.}"}
 	series=${series%.}
-	cp "$(module_of "$second")" "$work/module" || return
+	cp "$(module_of "$second")" "$work/module" && installed >"$work/had" || return
 	succeeds apt purge "linux-lib-rust-$second" || return
 	dkms remove -m sysgenid -v "$version" -k "$second" >"$log" 2>&1 && is_not_built_for "$second" || return
 	dkms install -m sysgenid -v "$version" -k "$second" >"$log" 2>&1
 	[ $? = 77 ] || { diagnose "$log"; return 1; }
 	succeeds apt install "linux-source-$series/trixie-backports" &&
 		said "these packages are missing for making it:" && is_not_built_for "$second" || return
-	missing=$(sed -n 's/.*these packages are missing for making it://p' "$log")
+	# dpkg's terminal ends lines its own way.
+	missing=$(tr -d '\r' <"$log" | sed -n 's/.*these packages are missing for making it://p')
 	# shellcheck disable=SC2086 # a list
 	succeeds apt install $missing && said "the module is built for kernel $second" &&
 		is_built_for "$second" || return
 	cmp "$work/module" "$(module_of "$second")" || return
-	# shellcheck disable=SC2086
-	succeeds apt purge "linux-source-$series" $missing && succeeds apt autoremove --purge
+	# Not by autoremove, which leaves what others suggest.
+	# shellcheck disable=SC2046
+	succeeds apt purge $(installed | comm -13 "$work/had" -)
 }
 
 # Debian's own kernel of that release is built without Rust.
@@ -102,10 +108,10 @@ forgets_a_removed_kernel() {
 	[ ! -e "/var/lib/sysgenid-dkms/skipped/$third" ] || { echo "# it is still noted as skipped"; return 1; }
 }
 
-# A kernel that goes takes its module along.
+# A kernel that goes takes its module along, and the metadata that was made for it.
 removes_a_kernel() {
-	succeeds apt purge "linux-lib-rust-$second" "linux-image-$second" "linux-headers-$second" || return
-	[ -z "$(find "/lib/modules/$second" /var/lib/dkms -path "*$second*" -name 'sysgenid*' 2>/dev/null)" ]
+	succeeds apt purge "linux-image-$second" "linux-headers-$second" || return
+	[ -z "$(find "/lib/modules/$second" /var/lib/dkms /var/lib/sysgenid-dkms -path "*$second*" \( -name 'sysgenid*' -o -name 'linux-lib-rust*' \) 2>/dev/null)" ]
 }
 
 upgrades() {
