@@ -96,9 +96,8 @@ pub struct Fresh {
     /// What was seen. A value that is built now belongs to it.
     pub seen: Seen,
     /// SYSGENID_FRESH_…: whether the kernel's random number generator is known to have been reseeded for
-    /// this machine, and if not, why not. If it is neither SYSGENID_FRESH_RESEEDED nor
-    /// SYSGENID_FRESH_NO_DEVICE then getrandom() alone is not to be trusted, sysgenid_fill() mixes in
-    /// what tells this machine from its clones, and an operator should hear of it.
+    /// this machine, and if not, why not. If it is not SYSGENID_FRESH_RESEEDED then getrandom() alone is
+    /// not to be trusted; and if there is a device, an operator should hear of it.
     pub freshness: u32,
     /// 0.
     pub reserved: u32,
@@ -167,12 +166,11 @@ impl From<sysgenid::Fresh> for Fresh {
     }
 }
 
-/// Without a device there is always the same to see.
-const NOTHING: sysgenid::Seen = sysgenid::Seen::new(Generation::new(0), 0, None, 0);
-
 /// Looks.
 fn look(handle: Option<&Handle>) -> sysgenid::Seen {
-    handle.map_or(NOTHING, |Handle(sysgenid)| sysgenid.look())
+    handle.map_or_else(sysgenid::Seen::without_device, |Handle(sysgenid)| {
+        sysgenid.look()
+    })
 }
 
 /// The value at `from`, unless that is null.
@@ -343,7 +341,7 @@ pub extern "C" fn sysgenid_id_page(handle: Option<&Handle>) -> c_int {
 
 /// Looks: a few loads, and no system call. It may be called in a signal handler.
 ///
-/// With the handle NULL there is always the same to see.
+/// With the handle NULL there is always the same to see, but in a forked process.
 #[no_mangle]
 pub unsafe extern "C" fn sysgenid_look(handle: Option<&Handle>, seen: *mut Seen) {
     guarded(|| {
@@ -382,7 +380,7 @@ pub unsafe extern "C" fn sysgenid_changed(handle: Option<&Handle>, since: *const
 pub unsafe extern "C" fn sysgenid_settle(handle: Option<&Handle>, fresh: *mut Fresh) {
     let settled = guarded(|| {
         let settled = match handle {
-            None => sysgenid::Fresh::new(NOTHING, Freshness::NoDevice),
+            None => sysgenid::Fresh::without_device(),
             Some(Handle(sysgenid)) => sysgenid.settle(),
         };
         // SAFETY: C promises that `fresh` is null or valid for a write.
@@ -401,8 +399,9 @@ pub unsafe extern "C" fn sysgenid_settle(handle: Option<&Handle>, fresh: *mut Fr
 
 /// Fills *buffer with size random bytes that no clone of this machine has.
 ///
-/// They are the kernel's. Where fresh->freshness does not vouch for them, a stream that is derived from
-/// the ID, the processor's own random number generator (where there is one) and the clock is added.
+/// They are the kernel's, to which a stream is added (XOR) that is derived from the ID, the processor's
+/// own random number generator (where there is one) and the moment. Where fresh->freshness does not vouch
+/// for the kernel's, that may be all that tells them from those of a clone.
 ///
 /// Returns 0;
 /// -EINVAL for NULL, and for a fresh that sysgenid_settle() has not filled;

@@ -3,12 +3,17 @@
 //! Values that are built anew when the machine was cloned.
 
 use std::fmt;
+use std::ptr;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use once_cell::race::OnceBox;
 
 use crate::BuildError;
 use crate::Error;
 use crate::Fresh;
-use crate::Freshness;
 use crate::Result;
 use crate::Seen;
 use crate::SysGenId;
@@ -22,7 +27,8 @@ type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sy
 /// generator, a UUID node, a token. It is built when it is used first, and built anew when the machine
 /// was cloned, the generation was changed, or the process was forked.
 ///
-/// Threads take turns. While nothing has changed, a use makes no system call (unless threads meet).
+/// Threads take turns. While nothing has changed, a use makes no system call (unless threads meet). A
+/// forked process has a value of its own, and never waits for a thread of the one that it comes from.
 ///
 /// ```
 /// # fn main() -> Result<(), sysgenid::Error> {
@@ -46,7 +52,94 @@ type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sy
 pub struct Cached<T> {
     sysgenid: Option<SysGenId>,
     build: Box<Build<T>>,
+    /// The first of a list.
+    slot: Slot<T>,
+}
+
+/// Where one process of a line of forked ones has its value. Who is forked while a thread uses the
+/// value finds it locked for ever, and takes the next slot.
+struct Slot<T> {
+    /// Its [`Seen::process`].
+    process: u32,
     built: Mutex<Built<T>>,
+    /// The thread that has it locked, or 0.
+    user: AtomicUsize,
+    /// No lock guards this: that could be held at a fork as well.
+    next: OnceBox<Slot<T>>,
+}
+
+impl<T> Slot<T> {
+    fn new(process: u32) -> Self {
+        Self {
+            process,
+            built: Mutex::new(Built {
+                value: None,
+                seen: None,
+            }),
+            user: AtomicUsize::new(0),
+            next: OnceBox::new(),
+        }
+    }
+
+    /// The slot of that process, which is this one. There are as many before it as this process has
+    /// ancestors that used the value.
+    fn of(&self, process: u32) -> &Self {
+        let mut slot = self;
+        while slot.process != process {
+            slot = slot.next.get_or_init(|| {
+                slot.forget();
+                Box::new(Self::new(process))
+            });
+        }
+        slot
+    }
+
+    /// Drops what a process has left to its children, if no thread of it was at it.
+    fn forget(&self) {
+        if let Ok(mut built) = self.built.try_lock() {
+            built.value = None;
+        }
+    }
+
+    fn lock(&self) -> Result<Locked<'_, T>> {
+        let thread = this_thread();
+        if self.user.load(Ordering::Relaxed) == thread {
+            return Err(Error::Nested);
+        }
+        let built = self.built.lock().unwrap_or_else(|poisoned| {
+            // A use has panicked half way, and may have left the value inconsistent.
+            let mut built = poisoned.into_inner();
+            built.value = None;
+            self.built.clear_poison();
+            built
+        });
+        self.user.store(thread, Ordering::Relaxed);
+        Ok(Locked {
+            user: &self.user,
+            built,
+        })
+    }
+}
+
+/// A number that this thread has, and no other one that runs. It is not 0.
+fn this_thread() -> usize {
+    thread_local! {
+        static PLACE: u8 = const { 0 };
+    }
+    PLACE.with(|place| ptr::from_ref(place).addr())
+}
+
+/// A slot that is locked.
+struct Locked<'a, T> {
+    user: &'a AtomicUsize,
+    built: MutexGuard<'a, Built<T>>,
+}
+
+impl<T> Drop for Locked<'_, T> {
+    fn drop(&mut self) {
+        // The lock goes after this.
+        self.user.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The value, and what was seen when it was built.
@@ -60,7 +153,7 @@ impl<T> Cached<T> {
     /// given, or from `getrandom()`, which is fresh by then; not from a generator that was seeded
     /// earlier.
     ///
-    /// Without a device (`None`) it is built once, and kept, in forked processes too.
+    /// Without a device (`None`) it is built once in each process.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -76,13 +169,12 @@ impl<T> Cached<T> {
         sysgenid: impl Into<Option<SysGenId>>,
         build: impl Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sync + 'static,
     ) -> Self {
+        let sysgenid = sysgenid.into();
+        let process = process_of(sysgenid.as_ref());
         Self {
-            sysgenid: sysgenid.into(),
+            sysgenid,
             build: Box::new(build),
-            built: Mutex::new(Built {
-                value: None,
-                seen: None,
-            }),
+            slot: Slot::new(process),
         }
     }
 
@@ -93,7 +185,8 @@ impl<T> Cached<T> {
     /// and the closure runs again. So the closure should have no effect besides what it returns: what
     /// it sends, writes or prints may be sent by a clone as well.
     ///
-    /// A closure that panics costs the value: it is built anew at the next use.
+    /// A closure that panics costs the value: it is built anew at the next use. Neither closure can use
+    /// the same value once more: it would wait for itself.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -110,16 +203,12 @@ impl<T> Cached<T> {
     /// # Errors
     ///
     /// [`Error::Build`] with what the closure that builds said; the next use tries again.
-    /// [`Error::Unsettled`] if the generation changes all the time.
+    /// [`Error::Unsettled`] if the generation changes all the time. [`Error::Nested`] inside of one of
+    /// the closures.
     pub fn with<R>(&self, mut use_it: impl FnMut(&mut T) -> R) -> Result<R> {
-        let mut built = self.built.lock().unwrap_or_else(|poisoned| {
-            // A use has panicked half way, and may have left the value inconsistent.
-            let mut built = poisoned.into_inner();
-            built.value = None;
-            self.built.clear_poison();
-            built
-        });
-        let built = &mut *built;
+        let process = process_of(self.sysgenid.as_ref());
+        let mut locked = self.slot.of(process).lock()?;
+        let built = &mut *locked.built;
         for _ in 0..ATTEMPTS {
             if let Some(value) = &mut built.value {
                 if built.seen == Some(self.look()) {
@@ -140,15 +229,21 @@ impl<T> Cached<T> {
     }
 
     fn look(&self) -> Seen {
-        self.sysgenid.as_ref().map_or(Seen::NOTHING, SysGenId::look)
+        self.sysgenid
+            .as_ref()
+            .map_or_else(Seen::without_device, SysGenId::look)
     }
 
     fn settle(&self) -> Fresh {
-        self.sysgenid.as_ref().map_or(
-            Fresh::new(Seen::NOTHING, Freshness::NoDevice),
-            SysGenId::settle,
-        )
+        self.sysgenid
+            .as_ref()
+            .map_or_else(Fresh::without_device, SysGenId::settle)
     }
+}
+
+/// The number of this process.
+fn process_of(sysgenid: Option<&SysGenId>) -> u32 {
+    sysgenid.map_or_else(|| Seen::without_device().process(), SysGenId::process)
 }
 
 /// Does not show the value, which may be a secret.
@@ -239,6 +334,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sys::holds_in_child;
     use crate::sysgenid::stand_in::StandIn;
 
     /// A value that counts how often it was built.
@@ -344,6 +440,112 @@ mod tests {
         });
         assert!(panicked.is_err());
         assert_eq!(cached.with(|build| *build).expect("no change"), 2);
+    }
+
+    #[test]
+    fn a_use_in_a_use_is_an_error() {
+        let device = StandIn::new();
+        let cached = counted(&device);
+        let inner = cached.with(|_| cached.with(|build| *build));
+        let inner = inner.expect("the outer use is one");
+        assert!(matches!(inner, Err(Error::Nested)), "{inner:?}");
+        assert_eq!(cached.with(|build| *build).expect("no change"), 1);
+    }
+
+    #[test]
+    fn a_use_while_it_is_built_is_an_error() {
+        let device = StandIn::new();
+        let sysgenid = device.open(Duration::from_secs(60));
+        let cached = Arc::new_cyclic(|cached: &std::sync::Weak<Cached<u32>>| {
+            let cached = cached.clone();
+            Cached::new(sysgenid, move |_| {
+                let cached = cached.upgrade().expect("it is in use");
+                cached.with(|value| *value).map_err(Into::into)
+            })
+        });
+        let error = cached.with(|_| ()).expect_err("it can never be built");
+        assert!(
+            error.to_string().contains("in use by this thread"),
+            "{error}"
+        );
+    }
+
+    /// One whose values all differ, with a device or without.
+    fn random(device: Option<&StandIn>) -> Cached<[u8; 16]> {
+        let sysgenid = device.map(|device| device.open(Duration::from_secs(60)));
+        Cached::new(sysgenid, |fresh| {
+            let mut value = [0; 16];
+            fresh.fill(&mut value)?;
+            Ok(value)
+        })
+    }
+
+    #[test]
+    fn a_forked_process_has_a_value_of_its_own() {
+        let device = StandIn::new();
+        for device in [None, Some(&device)] {
+            let cached = random(device);
+            let value = || cached.with(|value| *value).expect("no change");
+            let parents = value();
+            assert!(holds_in_child(|| {
+                let childs = value();
+                let has_its_own = childs != parents && value() == childs;
+                has_its_own && holds_in_child(|| ![parents, childs].contains(&value()))
+            }));
+            assert_eq!(value(), parents);
+        }
+    }
+
+    /// The other thread is not there in the child, and never unlocks anything.
+    #[test]
+    fn a_fork_while_another_thread_uses_the_value() {
+        use std::sync::Barrier;
+
+        let device = StandIn::new();
+        for device in [None, Some(&device)] {
+            let cached = random(device);
+            let (begun, end) = (Barrier::new(2), Barrier::new(2));
+            let parents = cached.with(|value| *value).expect("no change");
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    cached.with(|_| {
+                        begun.wait();
+                        end.wait();
+                    })
+                });
+                begun.wait();
+                let held = holds_in_child(|| {
+                    let childs = cached.with(|value| *value);
+                    childs.is_ok_and(|childs| childs != parents)
+                });
+                end.wait();
+                assert!(held);
+            });
+        }
+    }
+
+    /// A value may hold what nobody else shall find.
+    #[test]
+    fn what_a_child_inherits_is_dropped() {
+        struct Counted(Arc<AtomicU32>);
+
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let device = StandIn::new();
+        let drops = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&drops);
+        let cached = Cached::new(device.open(Duration::from_secs(60)), move |_| {
+            Ok(Counted(Arc::clone(&counter)))
+        });
+        cached.with(|_| ()).expect("no change");
+        assert!(holds_in_child(|| {
+            cached.with(|_| ()).is_ok() && drops.load(Ordering::Relaxed) == 1
+        }));
+        assert_eq!(drops.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub enum Error {
 
     /// The driver is one that does not say this.
     #[error(
-        "the driver of this kernel does not say this: /proc/self/fdinfo has no {key}; the module \
+        "the driver of this kernel does not say this: /proc/thread-self/fdinfo has no {key}; the module \
          sysgenid of this project does"
     )]
     OldDriver {
@@ -111,6 +111,11 @@ pub enum Error {
         /// How many attempts there were.
         attempts: u32,
     },
+
+    /// The value is in use by the same thread: the closure of a use, or the one that builds the value,
+    /// has tried to use it.
+    #[error("the value is in use by this thread: its closures cannot use it once more")]
+    Nested,
 
     /// The closure that builds the value has failed.
     #[error("cannot build the value: {0}")]

@@ -4,14 +4,14 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 use rustix::rand::getrandom;
 use sha2::Digest as _;
 use sha2::Sha256;
+use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::Result;
@@ -63,6 +63,19 @@ impl Fresh {
         Self { seen, freshness }
     }
 
+    /// What a value is built from where there is no device.
+    ///
+    /// ```
+    /// use sysgenid::Fresh;
+    /// use sysgenid::Freshness;
+    ///
+    /// assert_eq!(Fresh::without_device().freshness(), Freshness::NoDevice);
+    /// ```
+    #[must_use]
+    pub fn without_device() -> Self {
+        Self::new(Seen::without_device(), Freshness::NoDevice)
+    }
+
     /// What was seen. A value that is built now belongs to it: compare with the next look.
     ///
     /// ```
@@ -97,10 +110,10 @@ impl Fresh {
         self.freshness
     }
 
-    /// Whether there is nothing to report: the kernel's random number generator is known to have been
-    /// reseeded for this machine, or there is no device by which anything could be known.
+    /// Whether the kernel's random number generator is known to have been reseeded for this machine.
     ///
-    /// If not, an operator should hear of it, with [`Fresh::freshness`] as the reason.
+    /// If not, then other clones may draw the same bytes from the kernel. Where there is a device, an
+    /// operator should hear of it, with [`Fresh::freshness`] as the reason.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -113,14 +126,16 @@ impl Fresh {
     /// ```
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        matches!(self.freshness, Freshness::Reseeded | Freshness::NoDevice)
+        self.freshness == Freshness::Reseeded
     }
 
-    /// Fills `bytes` with random bytes from the kernel.
+    /// Fills `bytes` with random bytes from the kernel, to which a stream is added (XOR) that is derived
+    /// from the ID, the processor's own random number generator (where there is one) and the moment.
     ///
-    /// Where [`is_confirmed`](Fresh::is_confirmed) is `false`, a stream that is derived from the ID,
-    /// the processor's own random number generator (where there is one) and the clock is added to
-    /// them: what all that is put together is never worse than the kernel's bytes alone.
+    /// What all that is put together is never worse than the kernel's bytes alone. Where
+    /// [`is_confirmed`](Fresh::is_confirmed) is `false` it may be all that tells them from those of
+    /// another clone: of two clones to whom neither the hypervisor nor the processor gives anything of
+    /// their own, nothing can.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -133,48 +148,60 @@ impl Fresh {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system call is forbidden, by a sandbox for example.
+    /// [`Error::Io`] where the system call is forbidden, by a sandbox for example. Then `bytes` holds
+    /// zeroes.
     pub fn fill(&self, bytes: &mut [u8]) -> Result<()> {
         self.fill_from(fill_from_kernel, bytes)
     }
 
     fn fill_from(&self, source: impl Fn(&mut [u8]) -> Result<()>, bytes: &mut [u8]) -> Result<()> {
-        source(bytes)?;
-        if !self.is_confirmed() {
-            let mut key = Block::default();
-            source(&mut key)?;
-            add_stream(&self.seed(&key, &moment()), bytes);
+        let mut key = Zeroizing::new(Block::default());
+        let drawn = source(bytes).and_then(|()| source(&mut *key));
+        if drawn.is_err() {
+            bytes.zeroize();
+            return drawn;
         }
+        add_stream(&self.seed(&key, &moment()), bytes);
         Ok(())
     }
 
     /// What the stream that is added begins with: bytes of the kernel, which may be those of a clone;
     /// what tells this machine from its clones; and what tells this moment from others.
-    fn seed(&self, key: &Block, moment: &Block) -> Block {
+    fn seed(&self, key: &Block, moment: &Block) -> Zeroizing<Block> {
         let mut hash = Sha256::new();
-        hash.update(b"sysgenid: no reseed was seen");
+        hash.update(b"sysgenid: added to the kernel's");
         hash.update(key);
         hash.update(self.seen.id().map_or([0; 16], |id| *id.as_bytes()));
         hash.update(self.seen.generation().get().to_ne_bytes());
         hash.update(self.seen.epoch().to_ne_bytes());
         hash.update(self.seen.process().to_ne_bytes());
         hash.update(moment);
-        hash.finalize().into()
+        Zeroizing::new(hash.finalize().into())
     }
 }
 
 type Block = [u8; 32];
 
 /// What differs from call to call.
-fn moment() -> Block {
+fn moment() -> Zeroizing<Block> {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut hash = Sha256::new();
     hash.update(CALLS.fetch_add(1, Ordering::Relaxed).to_ne_bytes());
-    if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
-        hash.update(now.as_nanos().to_ne_bytes());
-    }
-    hash.update(processor_random());
-    hash.finalize().into()
+    hash.update(ticks().to_ne_bytes());
+    hash.update(*processor_random());
+    Zeroizing::new(hash.finalize().into())
+}
+
+/// The time, by whatever clock is read without a system call: where the processor has none that the
+/// kernel trusts, even the time of day takes one, which a sandbox may forbid.
+fn ticks() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    return crate::sys::processor_clock();
+    // The kernel lets programs read these processors' clocks in the time of day.
+    #[cfg(not(target_arch = "x86_64"))]
+    return std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs() << 30 | u64::from(now.subsec_nanos()));
 }
 
 /// Adds (XOR) a stream to `bytes` that is derived from `seed`.
@@ -183,7 +210,8 @@ fn add_stream(seed: &Block, bytes: &mut [u8]) {
         let mut hash = Sha256::new();
         hash.update(seed);
         hash.update(number.to_ne_bytes());
-        for (byte, added) in block.iter_mut().zip(hash.finalize()) {
+        let stream = Zeroizing::new(Block::from(hash.finalize()));
+        for (byte, added) in block.iter_mut().zip(*stream) {
             *byte ^= added;
         }
     }
@@ -201,11 +229,11 @@ fn fill_from_kernel(mut bytes: &mut [u8]) -> Result<()> {
 }
 
 /// 32 bytes of the processor's own random number generator; zeroes where it has none.
-fn processor_random() -> Block {
-    let mut bytes = Block::default();
+fn processor_random() -> Zeroizing<Block> {
+    let mut bytes = Zeroizing::new(Block::default());
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     if let Ok(mut generator) = rdrand::RdRand::new() {
-        if generator.try_fill_bytes(&mut bytes).is_err() {
+        if generator.try_fill_bytes(&mut *bytes).is_err() {
             // What it has given until it failed does no harm.
         }
     }
@@ -239,36 +267,72 @@ mod tests {
         }
     }
 
+    const ALL: [Freshness; 5] = [
+        Freshness::Reseeded,
+        Freshness::NotReseeded,
+        Freshness::NotSaid,
+        Freshness::TimedOut,
+        Freshness::NoDevice,
+    ];
+
     /// A kernel that gives all clones the same.
     #[test]
-    fn more_is_mixed_in_unless_it_is_confirmed() {
-        let fill = |freshness| {
-            let mut bytes = [0; 40];
+    fn more_is_mixed_in_whatever_is_confirmed() {
+        for freshness in ALL {
+            let fill = || {
+                let mut bytes = [0; 40];
+                let source = |bytes: &mut [u8]| {
+                    bytes.fill(7);
+                    Ok(())
+                };
+                let fresh = Fresh::new(Seen::without_device(), freshness);
+                fresh.fill_from(source, &mut bytes).expect("it has some");
+                bytes
+            };
+            let bytes = fill();
+            assert!(!bytes.chunks(8).any(|chunk| chunk == [7; 8]), "{bytes:?}");
+            assert_ne!(fill(), bytes, "{freshness:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_confirmed_is_not_confirmed() {
+        let is_confirmed = |freshness| Fresh::new(Seen::without_device(), freshness).is_confirmed();
+        let confirmed: Vec<_> = ALL.into_iter().filter(|&one| is_confirmed(one)).collect();
+        assert_eq!(confirmed, [Freshness::Reseeded]);
+    }
+
+    /// Neither the first bytes that were drawn nor the key are left, if the kernel gives no more.
+    #[test]
+    fn what_fails_leaves_nothing() {
+        for works in 0..2 {
+            let calls = AtomicU64::new(0);
             let source = |bytes: &mut [u8]| {
                 bytes.fill(7);
-                Ok(())
+                if calls.fetch_add(1, Ordering::Relaxed) < works {
+                    return Ok(());
+                }
+                Err(Error::io("get random bytes from", "the kernel")(
+                    Errno::PERM,
+                ))
             };
-            let fresh = Fresh::new(Seen::NOTHING, freshness);
-            fresh.fill_from(source, &mut bytes).expect("it has some");
-            bytes
-        };
-        for freshness in [Freshness::Reseeded, Freshness::NoDevice] {
-            assert_eq!(fill(freshness), [7; 40], "{freshness:?}");
-        }
-        for freshness in [
-            Freshness::NotReseeded,
-            Freshness::NotSaid,
-            Freshness::TimedOut,
-        ] {
-            let bytes = fill(freshness);
-            assert!(!bytes.chunks(8).any(|chunk| chunk == [7; 8]), "{bytes:?}");
-            assert_ne!(fill(freshness), bytes, "{freshness:?}");
+            let mut bytes = [1; 40];
+            let fresh = Fresh::new(Seen::without_device(), Freshness::Reseeded);
+            assert!(fresh.fill_from(source, &mut bytes).is_err());
+            assert_eq!(bytes, [0; 40]);
         }
     }
 
     #[test]
     fn no_two_moments_are_equal() {
         assert_ne!(moment(), moment());
+    }
+
+    #[test]
+    fn the_clock_goes_on() {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_ne!(ticks(), before);
     }
 
     #[test]
@@ -287,7 +351,7 @@ mod tests {
 
     #[test]
     fn every_byte_is_filled() {
-        let fresh = Fresh::new(Seen::NOTHING, Freshness::NoDevice);
+        let fresh = Fresh::without_device();
         let mut or = [0; 300];
         for _ in 0..16 {
             let mut bytes = [0; 300];

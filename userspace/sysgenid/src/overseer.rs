@@ -103,12 +103,12 @@ impl Overseer {
         loop {
             match sys::settle(self.watcher.as_fd(), deadline.milliseconds()) {
                 Ok(()) => return Ok(()),
-                Err(Errno::TIME) => {
+                Err(Errno::INTR) if !deadline.is_over() => {}
+                Err(Errno::TIME | Errno::INTR) => {
                     return Err(Error::NotSettled {
                         limit: limit.unwrap_or_default(),
                     });
                 }
-                Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::io("settle", GENERATION_NODE)(errno)),
             }
         }
@@ -180,13 +180,13 @@ impl Overseer {
         loop {
             match sys::wait_watchers(self.watcher.as_fd(), deadline.milliseconds()) {
                 Ok(()) => return Ok(()),
-                Err(Errno::TIME) => {
+                // Either a signal, or our own watcher is outdated.
+                Err(Errno::INTR) if !deadline.is_over() => self.ack()?,
+                Err(Errno::TIME | Errno::INTR) => {
                     return Err(Error::TimedOut {
                         limit: limit.unwrap_or_default(),
                     });
                 }
-                // Either a signal, or our own watcher is outdated.
-                Err(Errno::INTR) => self.ack()?,
                 Err(errno) => return Err(Error::io("wait on", GENERATION_NODE)(errno)),
             }
         }
@@ -253,6 +253,12 @@ impl Deadline {
     fn after(limit: Option<Duration>) -> Self {
         // A time that no clock reaches is none.
         Self(limit.and_then(|limit| Instant::now().checked_add(limit)))
+    }
+
+    /// Whether the time is over. Whoever is woken by signals all the time sees it by this only: what
+    /// the driver waits is a millisecond at least.
+    fn is_over(&self) -> bool {
+        self.0.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     /// What is left, as the driver wants it: 0 is no limit.

@@ -5,7 +5,20 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+use once_cell::race::OnceBox;
+
 use crate::sys::ForkPage;
+
+/// The number of this process for who has no device. It is always 0 where the kernel does not tell
+/// (before 4.14), or gives no page.
+pub(crate) fn number() -> u32 {
+    // No lock guards this: that could be held at a fork.
+    static WITHOUT_DEVICE: OnceBox<Option<Process>> = OnceBox::new();
+    WITHOUT_DEVICE
+        .get_or_init(|| Box::new(Process::new().ok()))
+        .as_ref()
+        .map_or(0, Process::number)
+}
 
 /// Gives a process that was forked another number than those that it comes from.
 #[derive(Debug)]

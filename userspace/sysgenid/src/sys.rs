@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What rustix and tokio cannot make safe for a device that they do not know: `mmap`, `ioctl`, and to
-//! register a descriptor. All unsafe code of this crate is here.
+//! What rustix cannot make safe for a device that it does not know: `mmap` and `ioctl`; and the
+//! processor's clock. All unsafe code of this crate is here.
 //!
 //! What the pages are is said by `struct sysgenid_page` and `struct vmgenid_answer_page` in
 //! `uapi/linux/sysgenid.h`.
@@ -102,19 +102,6 @@ unsafe impl Ioctl for GetOffset {
 pub(crate) fn id_offset(fd: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: As for `GetOffset`.
     unsafe { ioctl(fd, GetOffset) }
-}
-
-/// Gives a watcher to the runtime that this is called in.
-#[cfg(feature = "tokio")]
-pub(crate) fn async_fd(
-    watcher: crate::Watcher,
-) -> std::io::Result<tokio::io::unix::AsyncFd<crate::Watcher>> {
-    let readable = tokio::io::Interest::READABLE;
-    // SAFETY: A watcher owns its descriptor, returns the same one at each call of `as_raw_fd`, and
-    // closes it when it is dropped only. Nothing replaces it: the field is private, and no method
-    // writes it.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(watcher, readable) }
-        .map_err(|error| error.into_parts().1)
 }
 
 /// `SYSGENID_FLAG_FIELDS`
@@ -298,8 +285,10 @@ impl AnswerPage {
         let Self(page) = self;
         // SAFETY: A multiple of 4 in the page.
         let sequence = unsafe { page.word(Self::SEQUENCE) };
-        // It pairs with the driver's release: what it stored before is seen below.
-        let before = sequence.load(Ordering::Acquire);
+        let before = sequence.load(Ordering::Relaxed);
+        // It pairs with the driver's release: what it stored before is seen below. A fence, because of
+        // memory that cannot be written only relaxed loads are defined.
+        fence(Ordering::Acquire);
         meanwhile();
         // SAFETY: Multiples of 4 and of 8 in the page.
         let (flags, generation, epoch) = unsafe {
@@ -380,6 +369,14 @@ unsafe fn load_id(page: &Mapping, offset: usize) -> VmId {
     VmId::new(bytes)
 }
 
+/// The processor's own clock.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn processor_clock() -> u64 {
+    // SAFETY: Every processor of this architecture has the instruction. A process that has asked the
+    // kernel to be killed for it (PR_SET_TSC) runs none of the usual C libraries either.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// A page that a forked process finds empty: by it, it notices that it is one.
 #[derive(Debug)]
 pub(crate) struct ForkPage(Mapping);
@@ -410,4 +407,27 @@ impl ForkPage {
         // SAFETY: A multiple of 4 in the page, which is writable, and only ever accessed by this.
         unsafe { self.0.word(0) }
     }
+}
+
+/// Whether a forked process, in which `check` runs, finds that it holds.
+#[cfg(test)]
+pub(crate) fn holds_in_child(check: impl FnOnce() -> bool) -> bool {
+    use rustix::process::Pid;
+    use rustix::process::WaitOptions;
+    use rustix::process::waitpid;
+
+    // SAFETY: The child runs nothing but the check, which takes no lock that another thread of the
+    // parent could hold but those that it is about (the C library sees to its own), and ends without
+    // returning. An alarm kills one that hangs.
+    let child = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::alarm(20);
+            let held = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check));
+            libc::_exit(i32::from(!held.unwrap_or(false)));
+        }
+        child
+    };
+    let ended = waitpid(Pid::from_raw(child), WaitOptions::empty()).expect("it is our child");
+    ended.is_some_and(|(_, status)| status.exit_status() == Some(0))
 }

@@ -30,6 +30,7 @@ use crate::ID_NODE;
 use crate::Result;
 use crate::VmId;
 use crate::overseer::milliseconds;
+use crate::process;
 use crate::process::Process;
 use crate::sys;
 use crate::sys::Reseeded;
@@ -183,8 +184,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What there is to see without a device: always the same.
-    pub(crate) const NOTHING: Self = Self::new(Generation::new(0), 0, None, 0);
+    /// What there is to see without a device: whether this process was forked, and nothing else.
+    ///
+    /// ```
+    /// let seen = sysgenid::Seen::without_device();
+    /// assert_eq!(seen.generation().get(), 0);
+    /// assert_eq!(seen, sysgenid::Seen::without_device());
+    /// ```
+    #[must_use]
+    pub fn without_device() -> Self {
+        Self::new(Generation::new(0), 0, None, process::number())
+    }
 
     /// What was seen in a look that an interface for another language has carried.
     ///
@@ -635,6 +645,11 @@ impl SysGenId {
         is_settled.then(|| Fresh::new(seen, freshness))
     }
 
+    /// The number of this process.
+    pub(crate) fn process(&self) -> u32 {
+        self.0.process.number()
+    }
+
     /// Remembers what is seen now, for work that must not cross a change.
     ///
     /// ```
@@ -1030,6 +1045,38 @@ mod tests {
         assert_eq!(fresh.freshness(), Freshness::TimedOut);
         assert!(!fresh.is_confirmed());
         assert_eq!(fresh.seen(), sysgenid.look());
+    }
+
+    /// An overseer that changes the generation has nothing to say of the hypervisor's ID.
+    #[test]
+    fn a_trigger_confirms_nothing_that_is_not_answered() {
+        let device = StandIn::new();
+        let sysgenid = device.open(SHORT);
+        device.set_id(1);
+        assert!(!sysgenid.settle().is_confirmed());
+        device.trigger(1);
+        assert_eq!(sysgenid.settle().freshness(), Freshness::TimedOut);
+        device.set_generation(2);
+        assert!(sysgenid.settle().is_confirmed());
+    }
+
+    #[test]
+    fn there_may_be_no_limit() {
+        let device = StandIn::new();
+        let forever = Duration::MAX;
+        for (number, sysgenid) in [
+            (1, device.open(forever)),
+            (2, device.open_hastening(forever, "/no/such/node")),
+        ] {
+            device.set_id(number);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(SHORT);
+                    device.set_generation(number.into());
+                });
+                assert!(sysgenid.settle().is_confirmed());
+            });
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 
 use crate::Error;
@@ -11,7 +12,6 @@ use crate::GENERATION_NODE;
 use crate::Generation;
 use crate::Result;
 use crate::Watcher;
-use crate::sys;
 
 /// A [`Watcher`] for a tokio runtime (feature `tokio`).
 #[derive(Debug)]
@@ -47,8 +47,13 @@ impl AsyncWatcher {
     /// # Panics
     ///
     /// Outside of a runtime, or in one that does no input and output, as [`AsyncFd`] does.
+    #[track_caller]
     pub fn new(watcher: Watcher) -> Result<Self> {
-        sys::async_fd(watcher).map(Self).map_err(cannot("poll"))
+        // Its successor is in no version of tokio with long-term support yet.
+        #[allow(deprecated)]
+        AsyncFd::with_interest(watcher, Interest::READABLE)
+            .map(Self)
+            .map_err(cannot("poll"))
     }
 
     /// Waits until the watcher is outdated, and returns the generation.

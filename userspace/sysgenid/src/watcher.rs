@@ -3,9 +3,10 @@
 //! A descriptor that becomes readable when the generation changes.
 
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -62,27 +63,48 @@ impl Node {
         } else {
             OFlags::RDONLY
         };
-        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let node = path.to_owned();
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        let io = |action| Error::io(action, path);
+        let fd = match open(path, access) {
+            Ok(fd) => fd,
             // A node without its driver is one that is not there.
-            Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::NOTDIR => {
-                Error::NoDevice { node: node.clone() }
+            Err(Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::NOTDIR) => {
+                return Err(Error::NoDevice { node: path.into() });
             }
-            Errno::ACCESS | Errno::PERM => Error::Forbidden {
-                node: node.clone(),
-                source: errno.into(),
-            },
-            errno => Error::io("open", &node)(errno),
-        })?;
+            // The other node may be read only, whoever it is that asks.
+            Err(Errno::ACCESS) if writable && self.is_another(path) => {
+                return Err(not_the_device(path));
+            }
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => {
+                return Err(Error::Forbidden {
+                    node: path.into(),
+                    source: errno.into(),
+                });
+            }
+            Err(errno) => return Err(io("open")(errno)),
+        };
         match (self.probe)(fd.as_fd()) {
             Ok(()) => Ok(fd),
-            Err(Errno::NOTTY | Errno::INVAL) => Err(Error::NotTheDevice {
-                node,
-                what: "does not know the driver's ioctls",
-            }),
-            Err(errno) => Err(Error::io("look at", &node)(errno)),
+            Err(Errno::NOTTY | Errno::INVAL) => Err(not_the_device(path)),
+            Err(errno) => Err(io("look at")(errno)),
         }
+    }
+
+    /// Whether the node at `path` can be read, and is another one.
+    fn is_another(&self, path: &Path) -> bool {
+        let probed = open(path, OFlags::RDONLY).and_then(|fd| (self.probe)(fd.as_fd()));
+        matches!(probed, Err(Errno::NOTTY | Errno::INVAL))
+    }
+}
+
+fn open(path: &Path, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+fn not_the_device(path: &Path) -> Error {
+    Error::NotTheDevice {
+        node: path.into(),
+        what: "does not know the driver's ioctls",
     }
 }
 
@@ -325,7 +347,8 @@ impl Watcher {
         sys::set_tracked(self.fd.as_fd(), tracked).map_err(self.io("set the tracking of"))
     }
 
-    /// What the driver says of this watcher and of the generation, from `/proc/self/fdinfo`.
+    /// What the driver says of this watcher and of the generation, from `/proc/thread-self/fdinfo`: a thread
+    /// may have a table of descriptors of its own.
     ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
@@ -340,7 +363,7 @@ impl Watcher {
     /// [`Error::Io`] where there is no `/proc`; [`Error::OldDriver`] where the driver is one that does
     /// not say this.
     pub fn status(&self) -> Result<Status> {
-        let path = format!("/proc/self/fdinfo/{}", self.fd.as_raw_fd());
+        let path = format!("/proc/thread-self/fdinfo/{}", self.fd.as_raw_fd());
         let text = std::fs::read_to_string(&path).map_err(|source| Error::Io {
             action: "read",
             node: path.into(),
@@ -357,10 +380,16 @@ impl AsFd for Watcher {
     }
 }
 
-#[cfg(feature = "tokio")]
-impl std::os::fd::AsRawFd for Watcher {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+impl AsRawFd for Watcher {
+    fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+impl From<Watcher> for OwnedFd {
+    /// For who reads and acknowledges by himself.
+    fn from(watcher: Watcher) -> Self {
+        watcher.fd
     }
 }
 
