@@ -47,8 +47,8 @@ refuses_what_is_not_built() {
 }
 
 build() {
-	for file in release/sysgenctl release/libsysgenid_c.so release/libsysgenid_openssl_provider.so \
-		stripped/libsysgenid.a include/sysgenid.h manual/man/sysgenctl.8 \
+	for file in release/sysgenctl release/libsysgenid_openssl_provider.so linked/libsysgenid.so \
+		linked/libsysgenid.a include/sysgenid.h manual/man/sysgenctl.8 \
 		manual/completions/sysgenctl.bash manual/completions/sysgenctl.fish \
 		manual/completions/_sysgenctl; do
 		mkdir -p "$built/${file%/*}" && echo "$file" >"$built/$file" || return

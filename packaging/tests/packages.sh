@@ -68,9 +68,10 @@ library_has_a_soname() {
 # Whoever builds with it gets by with what it says itself, and depends on the version that is needed.
 library_has_symbols() {
 	dpkg-deb -e "$FILES"/packages/libsysgenid[0-9]*.deb "$work/control" || return
+	# A version is a symbol as well, and then one of its own.
 	nm -D --defined-only --format=just-symbols "$work"/root/usr/lib/*/libsysgenid.so."$version" |
-		LC_ALL=C sort >"$work/defined"
-	sed -n 's/^ \(.*\)@Base .*/\1/p' "$work/control/symbols" | LC_ALL=C sort >"$work/listed"
+		sed 's/@@/@/; s/^LIBSYSGENID_.*/&@&/' | LC_ALL=C sort >"$work/defined"
+	sed -n 's/^ \(.*\) .*/\1/p' "$work/control/symbols" | LC_ALL=C sort >"$work/listed"
 	diff "$work/listed" "$work/defined" >"$work/diff" || { diagnose "$work/diff"; return 1; }
 }
 

@@ -83,11 +83,34 @@ const char *sysgenid_two(void);
     check_same("found and expected", declared_in(header), {"sysgenid_one", "sysgenid_two"})
 
 
-def it_exports_what_its_header_declares():
-    """Nothing but that leaves the library, and all of that does."""
+def exported():
+    """The functions that leave the library, each with its version."""
     library = os.path.join(USR, "lib/x86_64-linux-gnu/libsysgenid.so")
     symbols = output_of("nm", "--dynamic", "--defined-only", "--format=just-symbols", library)
-    check_same("exported and declared", set(symbols.splitlines()), declared())
+    pairs = [symbol.partition("@@") for symbol in symbols.splitlines()]
+    # A version is a symbol as well.
+    versions = {version for _, _, version in pairs}
+    return {name: version for name, _, version in pairs if name not in versions}
+
+
+def it_exports_what_its_header_declares():
+    """Nothing but that leaves the library, and all of that does."""
+    check_same("exported and declared", set(exported()), declared())
+
+
+def its_symbols_have_versions():
+    """So that a program which wants a newer function says so when it is started."""
+    without = {name for name, version in exported().items() if not version}
+    check(not without, f"these have no version: {without}")
+
+
+def its_directories_can_be_moved():
+    """A prefix that is told to pkg-config is that of all directories."""
+    package = read("lib/x86_64-linux-gnu/pkgconfig/sysgenid.pc")
+    variables = dict(re.findall(r"^(\w+)=(.*)$", package, re.MULTILINE))
+    check(variables["prefix"] == "/usr", f"the prefix is {variables['prefix']}")
+    for name in ("libdir", "includedir"):
+        check(variables[name].startswith("${prefix}/"), f"{name} is {variables[name]}")
 
 
 def its_header_is_one_for_cplusplus():
@@ -128,6 +151,8 @@ def its_manual_page_has_the_headers_example():
 TESTS = [
     ("declarations are found", declarations_are_found),
     ("it exports what its header declares", it_exports_what_its_header_declares),
+    ("its symbols have versions", its_symbols_have_versions),
+    ("its directories can be moved", its_directories_can_be_moved),
     ("its header is one for C++, too", its_header_is_one_for_cplusplus),
     ("its manual page has all functions", its_manual_page_has_all_functions),
     ("its manual page has the header's example", its_manual_page_has_the_headers_example),

@@ -21,6 +21,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -605,6 +606,78 @@ TEST_F(library, overseer_waits_its_time)
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	ms = (end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1000000;
 	EXPECT_LE(299, ms);
+}
+
+static void nothing_to_do(int number)
+{
+	(void)number;
+}
+
+/* What the driver waits is a millisecond at least, and here each wait ends before that. */
+TEST_F(library, overseer_waits_its_time_under_a_timer)
+{
+	const struct itimerval often = { { 0, 300 }, { 0, 300 } }, never = { 0 };
+	const struct sigaction action = { .sa_handler = nothing_to_do };
+
+	ASSERT_EQ(0, sysgenid_watcher_set_tracked(self->watcher, true));
+	trigger(_metadata, self->overseer);
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &often, NULL));
+	EXPECT_EQ(-ETIME, sysgenid_overseer_wait_watchers(self->overseer, 50));
+	EXPECT_EQ(-ETIME, sysgenid_overseer_wait_watchers(self->overseer, 0));
+	ASSERT_EQ(0, setitimer(ITIMER_REAL, &never, NULL));
+}
+
+/* As a container may have it. */
+TEST_F(library, nodes_at_other_places)
+{
+	const struct sysgenid_watcher *nobody = NULL;
+	struct sysgenid_overseer *overseer;
+	struct sysgenid_watcher *watcher;
+	struct stat node;
+	uint32_t generation, read;
+
+	ASSERT_EQ(0, stat("/dev/sysgenid", &node));
+	ASSERT_EQ(0, mknod("/tmp/another", S_IFCHR | 0666, node.st_rdev));
+	EXPECT_EQ(0, sysgenid_watcher_open_at(&watcher, "/tmp/another"));
+	EXPECT_EQ(0, sysgenid_overseer_open_at(&overseer, "/tmp/another"));
+	EXPECT_EQ(0, sysgenid_overseer_trigger(overseer, 0, &generation));
+	EXPECT_EQ(0, sysgenid_watcher_read(watcher, &read));
+	EXPECT_EQ(generation, read);
+	sysgenid_watcher_close(watcher);
+	sysgenid_overseer_close(overseer);
+	unlink("/tmp/another");
+
+	EXPECT_EQ(-ENODEV, sysgenid_watcher_open_at(&watcher, "/tmp/another"));
+	EXPECT_EQ(nobody, watcher);
+	EXPECT_EQ(-ENODEV, sysgenid_overseer_open_at(&overseer, "/tmp/another"));
+	EXPECT_EQ(-EINVAL, sysgenid_watcher_open_at(&watcher, NULL));
+	EXPECT_EQ(-EINVAL, sysgenid_overseer_open_at(&overseer, NULL));
+	/* It may be read only, by root as well: that is not what is wrong with it. */
+	EXPECT_EQ(-ENOTTY, sysgenid_watcher_open_at(&watcher, "/dev/vmgenid"));
+}
+
+/* The parent and the child have one state, device or not. */
+TEST_F(library, fork_is_noticed_without_a_device)
+{
+	struct sysgenid_fresh fresh;
+	pid_t pid;
+
+	sysgenid_settle(NULL, &fresh);
+	EXPECT_EQ(SYSGENID_FRESH_NO_DEVICE, fresh.freshness);
+	EXPECT_FALSE(sysgenid_changed(NULL, &fresh.seen));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(sysgenid_changed(NULL, &fresh.seen) ? 0 : 1);
+	EXPECT_EQ(0, child_status(pid));
+	EXPECT_FALSE(sysgenid_changed(NULL, &fresh.seen));
+}
+
+TEST_F(library, version)
+{
+	EXPECT_EQ(SYSGENID_VERSION_MAJOR << 16 | SYSGENID_VERSION_MINOR << 8 |
+		  SYSGENID_VERSION_PATCH, sysgenid_version());
 }
 
 /* Nothing is: this machine was not cloned. */

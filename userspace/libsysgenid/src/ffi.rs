@@ -37,6 +37,15 @@ use crate::failure::SUCCESS;
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// The version of this header: what is compiled with it wants a library of the same major version (of
+/// the same minor one, as long as the major one is 0), and of no lower minor one. sysgenid_version()
+/// tells that of the library.
+pub const SYSGENID_VERSION_MAJOR: c_uint = 0;
+/// See SYSGENID_VERSION_MAJOR.
+pub const SYSGENID_VERSION_MINOR: c_uint = 1;
+/// See SYSGENID_VERSION_MAJOR.
+pub const SYSGENID_VERSION_PATCH: c_uint = 0;
+
 /// The limit of sysgenid_settle() for a handle that sysgenid_open() has opened, in milliseconds.
 pub const SYSGENID_LIMIT_MS: c_uint = 5000;
 
@@ -86,7 +95,7 @@ pub struct Seen {
     /// A number that a forked process has not in common with those that it comes from.
     pub process: u32,
     /// 0.
-    pub reserved: u32,
+    pub reserved: [u32; 7],
 }
 
 /// What a value is built from after a change.
@@ -100,7 +109,7 @@ pub struct Fresh {
     /// not to be trusted; and if there is a device, an operator should hear of it.
     pub freshness: u32,
     /// 0.
-    pub reserved: u32,
+    pub reserved: [u32; 7],
 }
 
 /// As a number for C.
@@ -151,7 +160,7 @@ impl From<sysgenid::Seen> for Seen {
             epoch: seen.epoch(),
             id: seen.id().map_or([0; 16], |id| *id.as_bytes()),
             process: seen.process(),
-            reserved: 0,
+            reserved: [0; 7],
         }
     }
 }
@@ -161,7 +170,7 @@ impl From<sysgenid::Fresh> for Fresh {
         Self {
             seen: fresh.seen().into(),
             freshness: number(fresh.freshness()),
-            reserved: 0,
+            reserved: [0; 7],
         }
     }
 }
@@ -452,6 +461,24 @@ pub unsafe extern "C" fn sysgenid_watcher_open(watcher: *mut *mut Watcher) -> c_
     unsafe { open(watcher, || Ok(Watcher(sysgenid::Watcher::open()?))) }
 }
 
+/// As sysgenid_watcher_open(), with the node at another place.
+///
+/// Returns as sysgenid_open(), and -EINVAL if node is NULL.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_watcher_open_at(
+    watcher: *mut *mut Watcher,
+    node: *const c_char,
+) -> c_int {
+    let opened = || {
+        // SAFETY: C promises that `node` is null or a string.
+        let node = given(unsafe { path(node) })?;
+        Ok(Watcher(sysgenid::Watcher::open_at(node)?))
+    };
+    // SAFETY: C promises that `watcher` is null or valid for a write.
+    unsafe { open(watcher, opened) }
+}
+
 /// Closes a watcher, which no thread may be using, and its descriptor. Nobody waits for it any more.
 /// NULL is allowed.
 #[no_mangle]
@@ -520,13 +547,15 @@ pub extern "C" fn sysgenid_watcher_ack(watcher: Option<&Watcher>, generation: u3
 /// Asks overseers to wait for this watcher, or no longer to do so. Who asks must acknowledge each change
 /// soon: the system may be held up until then.
 ///
+/// @tracked: 0 or not.
+///
 /// Returns 0, or -EINVAL for NULL.
 #[must_use]
 #[no_mangle]
-pub extern "C" fn sysgenid_watcher_set_tracked(watcher: Option<&Watcher>, tracked: bool) -> c_int {
+pub extern "C" fn sysgenid_watcher_set_tracked(watcher: Option<&Watcher>, tracked: c_int) -> c_int {
     guarded(|| {
         let Watcher(watcher) = given(watcher)?;
-        Ok(watcher.set_tracked(tracked)?)
+        Ok(watcher.set_tracked(tracked != 0)?)
     })
 }
 
@@ -539,6 +568,24 @@ pub extern "C" fn sysgenid_watcher_set_tracked(watcher: Option<&Watcher>, tracke
 pub unsafe extern "C" fn sysgenid_overseer_open(overseer: *mut *mut Overseer) -> c_int {
     // SAFETY: C promises that `overseer` is null or valid for a write.
     unsafe { open(overseer, || Ok(Overseer(sysgenid::Overseer::open()?))) }
+}
+
+/// As sysgenid_overseer_open(), with the node at another place.
+///
+/// Returns as sysgenid_open(), and -EINVAL if node is NULL.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_overseer_open_at(
+    overseer: *mut *mut Overseer,
+    node: *const c_char,
+) -> c_int {
+    let opened = || {
+        // SAFETY: C promises that `node` is null or a string.
+        let node = given(unsafe { path(node) })?;
+        Ok(Overseer(sysgenid::Overseer::open_at(node)?))
+    };
+    // SAFETY: C promises that `overseer` is null or valid for a write.
+    unsafe { open(overseer, opened) }
 }
 
 /// Closes an overseer, which no thread may be using. NULL is allowed.
@@ -633,9 +680,32 @@ pub extern "C" fn sysgenid_last_error() -> *const c_char {
     message()
 }
 
+/// The version of the library that runs: 65536 times the major one, plus 256 times the minor one, plus the
+/// patch.
+#[must_use]
+#[no_mangle]
+pub extern "C" fn sysgenid_version() -> c_uint {
+    (SYSGENID_VERSION_MAJOR << 16) | (SYSGENID_VERSION_MINOR << 8) | SYSGENID_VERSION_PATCH
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_the_packages() {
+        let version =
+            format!("{SYSGENID_VERSION_MAJOR}.{SYSGENID_VERSION_MINOR}.{SYSGENID_VERSION_PATCH}");
+        assert_eq!(version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(sysgenid_version(), 0x100);
+    }
+
+    /// As they are in the programs that are there.
+    #[test]
+    fn structs_have_their_sizes() {
+        assert_eq!((size_of::<Seen>(), align_of::<Seen>()), (64, 8));
+        assert_eq!((size_of::<Fresh>(), align_of::<Fresh>()), (96, 8));
+    }
 
     #[test]
     fn what_was_seen_survives_the_way_to_c_and_back() {

@@ -3,6 +3,7 @@
 //! Bringing a clone back into service.
 
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -61,7 +62,24 @@ impl Overseer {
     ///
     /// As [`Watcher::open`].
     pub fn open() -> Result<Self> {
-        let watcher = Watcher::open()?;
+        Self::open_at(GENERATION_NODE)
+    }
+
+    /// Opens the node at another place, as a container may have it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open_at("/dev/sysgenid")?;
+    /// # drop(overseer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Watcher::open`].
+    pub fn open_at(node: impl AsRef<Path>) -> Result<Self> {
+        let watcher = Watcher::open_at(node)?;
         let page = watcher.map()?;
         Ok(Self { watcher, page })
     }
