@@ -580,16 +580,14 @@ def mode_of(path, mode):
 
 @contextlib.contextmanager
 def on_for_all():
-    """While the lines of the drop-in are in the system's configuration, as is documented."""
+    """While the provider is on in the system's configuration."""
     before = read(OPENSSL_CNF)
-    lines = read(DROP_IN).split(f".include {OPENSSL_CNF}\n")[1]
-    with open(OPENSSL_CNF, "w", encoding="utf-8") as file:
-        file.write(f"{before}\n{lines}")
+    sysgenctl("openssl", "enable")
     try:
         yield
     finally:
-        with open(OPENSSL_CNF, "w", encoding="utf-8") as file:
-            file.write(before)
+        sysgenctl("openssl", "disable")
+        check_equal(read(OPENSSL_CNF), before, "what is left")
 
 
 def configuration(text):
@@ -815,6 +813,133 @@ def doctor_says_what_is_with_the_node():
         check_equal(found["drop_in"]["found"], f"on in {DROP_IN}, without /dev/vmgenid")
 
 
+# openssl
+
+
+def openssl(action, *arguments):
+    """What sysgenctl openssl says as JSON."""
+    return json_of("openssl", action, *arguments)
+
+
+def became(report):
+    """What became of the file."""
+    return report["enabled"], report["changed"], report["provider"]
+
+
+def draws_from():
+    """Of which providers the generators are, for a program with the system's configuration."""
+    command = ["openssl", "list", "-random-instances"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall("@ (.*)", said))
+
+
+@contextlib.contextmanager
+def replaced(path, text):
+    """While a file has another text."""
+    before = read(path)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    try:
+        yield
+    finally:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(before)
+
+
+def openssl_is_switched_on_and_off():
+    """Twice is once, and what is left are the very bytes."""
+    before, mode = read(OPENSSL_CNF), os.stat(OPENSSL_CNF).st_mode
+    backup = f"{OPENSSL_CNF}.before-sysgenid"
+    report = openssl("status")
+    check_equal(became(report), (False, False, "off"))
+    check_equal((report["file"], report["backup"]), (OPENSSL_CNF, None), "the files")
+    report = openssl("enable")
+    check_equal(became(report), (True, True, "on"))
+    check_equal((report["backup"], read(backup)), (backup, before), "the backup")
+    check_equal(draws_from(), {"sysgenid"}, "what is drawn from")
+    after = read(OPENSSL_CNF)
+    check(after.startswith(before), "the file was changed")
+    report = openssl("enable")
+    check_equal(became(report), (True, False, "on"))
+    check_equal(read(OPENSSL_CNF), after, "what is there")
+    check_equal(openssl("status")["enabled"], True, "enabled")
+    report = openssl("disable")
+    check_equal(became(report), (False, True, "off"))
+    check_equal(read(OPENSSL_CNF), before, "what is left")
+    check(not os.path.exists(backup), "the backup is still there")
+    check_equal(openssl("disable")["changed"], False, "changed")
+    check_equal(draws_from(), {"default"}, "what is drawn from")
+    check_equal(os.stat(OPENSSL_CNF).st_mode, mode, "the mode")
+    check(not glob.glob("/etc/ssl/.sysgenctl*"), "something is left behind")
+
+
+def openssl_keeps_edits():
+    """What is edited while it is on stays."""
+    before = read(OPENSSL_CNF)
+    with replaced(OPENSSL_CNF, before):
+        openssl("enable")
+        edited = read(OPENSSL_CNF).replace("[ req ]\n", "[ req ]\n# edited\n", 1) + "# behind\n"
+        with open(OPENSSL_CNF, "w", encoding="utf-8") as file:
+            file.write(edited)
+        openssl("disable")
+        expected = before.replace("[ req ]\n", "[ req ]\n# edited\n", 1) + "# behind\n"
+        check_equal(read(OPENSSL_CNF), expected, "what is left")
+        os.remove(f"{OPENSSL_CNF}.before-sysgenid")
+
+
+def openssl_leaves_links_owners_and_modes():
+    """The file is replaced, and nothing else of it."""
+    os.makedirs("/tmp/cnf")
+    shutil.copy(OPENSSL_CNF, "/tmp/cnf/real.cnf")
+    os.chown("/tmp/cnf/real.cnf", 1, 2)
+    os.chmod("/tmp/cnf/real.cnf", 0o640)
+    os.setxattr("/tmp/cnf/real.cnf", "trusted.test", b"kept")
+    os.symlink("real.cnf", "/tmp/cnf/link.cnf")
+    for action in ("enable", "disable"):
+        report = openssl(action, "--config", "/tmp/cnf/link.cnf")
+        check_equal((report["file"], report["changed"]), ("/tmp/cnf/real.cnf", True))
+        found = os.lstat("/tmp/cnf/real.cnf")
+        check_equal((found.st_mode, found.st_uid, found.st_gid), (0o100640, 1, 2), "owner and mode")
+        check_equal(os.getxattr("/tmp/cnf/real.cnf", "trusted.test"), b"kept")
+        check_equal(os.readlink("/tmp/cnf/link.cnf"), "real.cnf", "the link")
+    check_equal(read("/tmp/cnf/real.cnf"), read(OPENSSL_CNF), "what is left")
+    shutil.rmtree("/tmp/cnf")
+
+
+def openssl_refuses_what_others_chose():
+    """And what it does not understand, and leaves the file as it is."""
+    stock = read(OPENSSL_CNF)
+    mine = stock.replace("[provider_sect]", "random = mine\n[mine]\nrandom = HASH-DRBG\n[provider_sect]")
+    check(mine != stock, "no section for providers")
+    for text, why in (
+        (mine, "“random = mine”: somebody has chosen OpenSSL's generators already"),
+        (f"{stock}\n.include relative.cnf\n", "that is not the plain path of a file"),
+        (f"{stock}\nnonsense\n", "“nonsense” sets nothing"),
+        (f"{stock}\n# sysgenctl openssl: begin\n", "not once each"),
+    ):
+        with replaced(OPENSSL_CNF, text):
+            ended = sysgenctl("openssl", "enable", status=1)
+            check_has(ended.err, f"{OPENSSL_CNF} is left as it is: ", why)
+            check_equal((read(OPENSSL_CNF), ended.out), (text, ""), "what is left")
+    with without(PROVIDER):
+        check_has(sysgenctl("openssl", "enable", status=1).err, "OpenSSL does not load the provider")
+    check_equal(read(OPENSSL_CNF), stock, "what is left")
+    check_has(sysgenctl("openssl", "enable", status=5, nobody=True).err, "Permission denied")
+    check(not os.path.exists(f"{OPENSSL_CNF}.before-sysgenid"), "a backup of nothing")
+    with without("/usr/bin/openssl"):
+        check_has(sysgenctl("openssl", "enable", status=1).err, "there is no program openssl")
+
+
+def openssl_knows_lines_of_others():
+    """As this page's documentation once had them appended."""
+    stock = read(OPENSSL_CNF)
+    lines = read(DROP_IN).split(f".include {OPENSSL_CNF}\n")[1]
+    with replaced(OPENSSL_CNF, f"{stock}\n{lines}"):
+        report = openssl("enable")
+        check_equal(became(report), (False, False, "on"))
+        check_has(sysgenctl("openssl", "disable", status=1).err, "take them out by hand")
+
+
 # What can be in the way
 
 
@@ -969,7 +1094,7 @@ def examples_of(page):
 
 def examples_do_what_they_show():
     """Of all pages."""
-    check_equal(len(PAGES), 8, "the number of pages")
+    check_equal(len(PAGES), 9, "the number of pages")
     wrong = []
     for page in PAGES:
         try:
@@ -1037,6 +1162,11 @@ run_tests(
         doctor_with_another_openssl,
         doctor_finds_no_device,
         doctor_says_what_is_with_the_node,
+        openssl_is_switched_on_and_off,
+        openssl_keeps_edits,
+        openssl_leaves_links_owners_and_modes,
+        openssl_refuses_what_others_chose,
+        openssl_knows_lines_of_others,
         no_permission,
         no_node,
         another_device,

@@ -31,14 +31,18 @@ use sysgenctl::exit::Exit;
 
 const SECTION: &str = "8";
 /// When what is in `man/` was last changed in more than its wording.
-const DATE: &str = "2026-11-25";
+const DATE: &str = "2026-11-26";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
     (
         "sysgenctl-doctor",
         include_str!("../man/sysgenctl-doctor.roff"),
+    ),
+    (
+        "sysgenctl-openssl",
+        include_str!("../man/sysgenctl-openssl.roff"),
     ),
     (
         "sysgenctl-settle",

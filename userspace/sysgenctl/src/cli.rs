@@ -76,6 +76,12 @@ pub enum Verb {
     /// Looks at all that it takes for programs to notice a clone: the kernel and the driver, the nodes,
     /// and OpenSSL's provider. Says of each what it found and, where that is not well, what to do.
     Doctor,
+    /// Switch OpenSSL's provider on for all programs, or off
+    ///
+    /// Adds the lines to OpenSSL's configuration that switch the provider on for all programs that
+    /// read it, or takes them out again. Nothing else in the file changes, and one that says something
+    /// else about OpenSSL's generators is left as it is.
+    Openssl(OpensslArguments),
 }
 
 /// The arguments of `watch`.
@@ -151,6 +157,28 @@ pub struct SnapshotArguments {
     /// Where pre notes the generation for post
     #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
     pub state: PathBuf,
+}
+
+/// The arguments of `openssl`.
+#[derive(Args, Debug)]
+pub struct OpensslArguments {
+    /// What to do with the configuration
+    pub action: Action,
+
+    /// The configuration [the system's, where the program openssl looks for it]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What to do with OpenSSL's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Action {
+    /// switch the provider on
+    Enable,
+    /// switch it off again
+    Disable,
+    /// say whether it is on, and change nothing
+    Status,
 }
 
 /// Before a snapshot, or after a resume.

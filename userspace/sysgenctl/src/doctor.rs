@@ -416,7 +416,7 @@ fn configurations(place: &Place, states: &States) -> Vec<Finding> {
                 "off in {system}, so that only programs that are started with {} have the provider",
                 openssl::CONFIGURATION
             ),
-            format!("for all programs, put the lines of {DROP_IN} into it"),
+            "for all programs: sysgenctl openssl enable",
         ),
         state => under(Subject::System, &system, state),
     }];
@@ -462,8 +462,8 @@ fn under(subject: Subject, path: &str, state: &State) -> Finding {
         State::Off => subject.fault(
             format!("off in {path}"),
             format!(
-                "put the lines of sysgenid.cnf into it; if they are there, this says why: openssl \
-                 list -providers -provider {}",
+                "sysgenctl openssl enable; if it has the lines already, this says why: openssl list \
+                 -providers -provider {}",
                 openssl::PROVIDER
             ),
         ),

@@ -58,7 +58,7 @@ impl Exit {
             Self::NoDevice => "There is no /dev/sysgenid.",
             Self::Forbidden => {
                 "Permission is missing: to open /dev/sysgenid, to change the generation, or to write \
-                 the state."
+                 the state or a configuration."
             }
             Self::Command => "A command or a hook failed, or could not be started.",
             Self::OtherDriver => {
@@ -88,6 +88,10 @@ pub enum Failure {
     /// Something must be mended. The text says what.
     #[error("{0}")]
     NotReady(String),
+
+    /// It was not done, for a reason that the text says.
+    #[error("{0}")]
+    Refused(String),
 
     /// A system call failed.
     #[error("cannot {action}: {source}")]
@@ -130,7 +134,7 @@ impl Failure {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Forbidden
             }
-            Self::Device(_) | Self::Io { .. } => Exit::Failure,
+            Self::Device(_) | Self::Refused(_) | Self::Io { .. } => Exit::Failure,
         }
     }
 

@@ -9,16 +9,20 @@ pub mod cli;
 pub mod exit;
 
 mod absent;
+mod added;
 mod command;
+mod configuration;
 mod doctor;
 mod hooks;
 mod log;
 mod module;
 mod openssl;
 mod output;
+mod replace;
 mod settle;
 mod snapshot;
 mod status;
+mod switch;
 mod system;
 mod table;
 mod trigger;
@@ -44,6 +48,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Trigger(arguments) => trigger::run(arguments, output),
         Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
         Verb::Doctor => doctor::run(output),
+        Verb::Openssl(arguments) => switch::run(arguments, output),
     };
     let exit = match result {
         Ok(()) => Exit::Success,
