@@ -813,6 +813,202 @@ def doctor_says_what_is_with_the_node():
         check_equal(found["drop_in"]["found"], f"on in {DROP_IN}, without /dev/vmgenid")
 
 
+# doctor, of processes
+
+
+class Program:
+    """A program in Python, from when it has done what it is told to."""
+
+    def __init__(self, script, environment=None, program=sys.executable, before=None):
+        # pylint: disable=consider-using-with
+        text = f"{script}\nprint(flush=True)\nimport time\ntime.sleep(1000)"
+        inherited = {key: value for key, value in os.environ.items() if key != "OPENSSL_CONF"}
+        self.process = subprocess.Popen(
+            [program, "-c", text],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={**inherited, **(environment or {})},
+            preexec_fn=before,
+        )
+        self.pid = self.process.pid
+        check_equal(self.process.stdout.readline(), b"\n", "what it says")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def row(self, status, **options):
+        """What doctor finds."""
+        report = json_of("doctor", "--pid", str(self.pid), status=status, **options)
+        check_equal(len(report["processes"]), 1, "the number of processes")
+        row = report["processes"][0]
+        check_equal(row["pid"], self.pid, "the process")
+        check_equal(report["ready"], status == 0, "ready")
+        return row
+
+    def reasons(self):
+        """Why it has no protection."""
+        row = self.row(8)
+        check_equal((row["verdict"], row["found"]), ("fault", "has libcrypto and no protection"))
+        text = sysgenctl("doctor", "--pid", str(self.pid), status=8)
+        check_has(text.err, "sysgenctl: 1 process has libcrypto and no protection")
+        for reason in row["reasons"]:
+            check_has(text.out, f"{reason['found']}: {reason['advice']}\n")
+        return "\n".join(reason["found"] for reason in row["reasons"])
+
+
+DRAWS = "import ssl\nssl.RAND_bytes(16)"
+WITH_PROVIDER = {"OPENSSL_CONF": DROP_IN}
+LIBRARY = "/usr/lib/x86_64-linux-gnu/libcrypto.so.3"
+
+
+def load(path):
+    """A script that has that library, and another one only if that one needs it."""
+    return f"import ctypes\nctypes.CDLL({path!r})"
+
+
+def doctor_finds_processes_with_the_provider():
+    """They are protected, also from their start on."""
+    with Program(DRAWS, WITH_PROVIDER) as program:
+        row = program.row(0)
+        check_equal((row["verdict"], row["found"]), ("ok", "protected by the provider"))
+        check_equal(row["libraries"], [{"path": LIBRARY, "kind": "system"}], "the libraries")
+        check_has(row["name"], "python3")
+        said = sysgenctl("doctor", "--all").out
+        check_has(said, f"  {program.pid}", "1 process has libcrypto, as far as can be seen\n")
+    with on_for_all(), Program(DRAWS) as program:
+        check_equal(program.row(0)["verdict"], "ok", "the verdict")
+    # A library that was loaded and not used reads no configuration.
+    with Program(load(LIBRARY), WITH_PROVIDER) as program:
+        row = program.row(0)
+        check_equal(row["verdict"], "remark", "the verdict")
+        check_has(row["found"], "has not used OpenSSL yet")
+    with Program("pass") as program:
+        row = program.row(0)
+        check_equal((row["verdict"], row["found"]), ("ok", "no libcrypto that can be seen"))
+        check_equal(sysgenctl("doctor", "--all").out.splitlines()[-1][:11], "0 processes")
+
+
+def doctor_says_which_configuration_a_process_has():
+    """And how to switch the provider on in that."""
+    with Program(DRAWS) as program:
+        system = "it has the system's configuration, /usr/lib/ssl/openssl.cnf, which does not"
+        check_has(program.reasons(), system)
+        check_has(program.row(8)["reasons"][0]["advice"], "sysgenctl openssl enable, or OPENSSL_CONF=")
+        # The start of a process is known to a second.
+        time.sleep(2)
+        sysgenctl("openssl", "enable")
+        try:
+            check_has(program.reasons(), "started before its configuration was last changed")
+        finally:
+            sysgenctl("openssl", "disable")
+        with Program(DRAWS, WITH_PROVIDER):
+            said = sysgenctl("doctor", "--all", status=8)
+            check_has(said.out, "2 processes have libcrypto")
+            check_has(said.err, "sysgenctl: 1 process has libcrypto and no protection")
+    with Program(DRAWS, {"OPENSSL_CONF": ""}) as program:
+        check_has(program.reasons(), "OPENSSL_CONF is empty")
+    with Program(DRAWS, configuration("# nothing\n")) as program:
+        check_has(program.reasons(), "OPENSSL_CONF names /tmp/own.cnf, which does not switch on")
+    with Program(DRAWS, {"OPENSSL_CONF": "/no/such/file"}) as program:
+        check_has(program.reasons(), "/no/such/file, which cannot be read")
+    # It is not opened to be looked at: nobody would ever write.
+    os.mkfifo("/tmp/fifo.cnf")
+    with Program(load(LIBRARY), {"OPENSSL_CONF": "/tmp/fifo.cnf"}) as program:
+        check_has(program.reasons(), "/tmp/fifo.cnf, which cannot be read (it is no regular file)")
+    os.remove("/tmp/fifo.cnf")
+
+
+def doctor_knows_who_gained_rights():
+    """OpenSSL believes no environment there."""
+    program = "/usr/bin/gains-rights"
+    shutil.copy(os.path.realpath(sys.executable), program)
+    os.chown(program, 65534, 65534)
+    os.chmod(program, 0o4755)
+    try:
+        with Program(DRAWS, WITH_PROVIDER, program) as started:
+            check_has(started.reasons(), "or has file capabilities) and ignores OPENSSL_CONF")
+        with on_for_all(), mode_of("/dev/vmgenid", 0o444):
+            with Program(DRAWS, WITH_PROVIDER, program) as started:
+                check_equal(started.row(0)["verdict"], "ok", "the verdict")
+    finally:
+        os.remove(program)
+
+
+def doctor_finds_copies_of_openssl():
+    """What packages bring along, and what is part of other files; also when the file is gone."""
+    os.makedirs("/opt/wheel")
+    bundled, part = "/opt/wheel/libcrypto-81d66ed9.so.3", "/opt/wheel/_rust.abi3.so"
+    for path in (bundled, part):
+        shutil.copy(LIBRARY, path)
+    with Program(load(bundled), WITH_PROVIDER) as one, Program(load(part), WITH_PROVIDER) as other:
+        for _ in ("there", "gone"):
+            check_equal(one.reasons(), f"{bundled} is an OpenSSL of its own", "what is found")
+            check_equal(one.row(8)["libraries"], [{"path": bundled, "kind": "bundled"}])
+            check_equal(other.reasons(), f"OpenSSL is part of {part}", "what is found")
+            check_equal(other.row(8)["libraries"], [{"path": part, "kind": "static"}])
+            shutil.rmtree("/opt/wheel", ignore_errors=True)
+    # Beside the distribution's, it is one too many.
+    os.makedirs("/opt/wheel")
+    shutil.copy(LIBRARY, bundled)
+    with Program(f"{DRAWS}\n{load(bundled)}", WITH_PROVIDER) as program:
+        row = program.row(0)
+        check_equal((row["verdict"], row["found"]), ("remark", "looks at the generation"))
+    shutil.rmtree("/opt/wheel")
+
+
+def own_dev():
+    """Before a program: it gets a /dev without the nodes."""
+    os.unshare(os.CLONE_NEWNS)
+    subprocess.run(["mount", "-o", "bind", "/tmp", "/dev"], check=True)
+
+
+def doctor_sees_what_a_process_sees():
+    """A /dev without the node, and a node that is not for it."""
+    with Program(DRAWS, WITH_PROVIDER, before=own_dev) as program:
+        check_has(program.reasons(), "its /dev has no sysgenid (it is in a container")
+    with mode_of(NODE, 0o600), Program(DRAWS, WITH_PROVIDER, before=become_nobody) as program:
+        check_has(program.reasons(), "its /dev/sysgenid is not open to all")
+    with Program(DRAWS, WITH_PROVIDER, before=become_nobody) as program:
+        row = program.row(0)
+        check_equal(row["verdict"], "remark", "the verdict")
+        check_has(row["reasons"][0]["found"], "does not look at the hypervisor's ID")
+    with without(PROVIDER), Program(DRAWS, WITH_PROVIDER) as program:
+        check_has(program.reasons(), f"there is no {PROVIDER} where it looks")
+
+
+def doctor_knows_who_came_first():
+    """A process that was started before the driver, and one for which there is none."""
+    subprocess.run(["rmmod", "sysgenid"], check=True)
+    try:
+        program = Program(DRAWS, WITH_PROVIDER)
+        check_has(program.reasons(), "there is no /dev/sysgenid on this system")
+        # The start of a process is known to a second.
+        time.sleep(2)
+    finally:
+        subprocess.run(["insmod", MODULE], check=True)
+    with program:
+        check_has(program.reasons(), "it has the provider, and was started before the driver")
+
+
+def doctor_says_of_whom_it_knows_nothing():
+    """That is never well: the exit status is 5."""
+    with Program(DRAWS, WITH_PROVIDER) as program:
+        report = json_of("doctor", "--pid", str(program.pid), status=5, nobody=True)
+        check_equal((report["ready"], report["unreadable_processes"]), (False, 1))
+        check_equal(report["processes"], [], "what is said of others")
+        said = sysgenctl("doctor", "--pid", str(program.pid), status=5, nobody=True)
+        check_has(said.out, "not known of 1 process, which this user cannot look into: root can\n")
+        check_has(said.err, "sysgenctl: cannot look into 1 process: ")
+    check_has(sysgenctl("doctor", "--pid", str(program.pid), status=1).err, "there is no process")
+    check_has(sysgenctl("doctor", "--unit", "x.service", status=1).err, "systemd knows no process")
+    sysgenctl("doctor", "--all", "--pid", "1", status=2)
+
+
 # openssl
 
 
@@ -1007,6 +1203,7 @@ def masked(text):
         (r"this kernel \([^)]*\)", "this kernel (RELEASE)"),
         (r"(?m)(kernel +)\d\S*$", r"\1RELEASE"),
         (r"(OpenSSL +)\d\S*", r"\1VERSION"),
+        (r"(?m)^(ok|remark|fault) +\d+ ", r"\1 PID "),
         (r" {2,}", "  "),
     )
     for pattern, replacement in masks:
@@ -1162,6 +1359,13 @@ run_tests(
         doctor_with_another_openssl,
         doctor_finds_no_device,
         doctor_says_what_is_with_the_node,
+        doctor_finds_processes_with_the_provider,
+        doctor_says_which_configuration_a_process_has,
+        doctor_knows_who_gained_rights,
+        doctor_finds_copies_of_openssl,
+        doctor_sees_what_a_process_sees,
+        doctor_knows_who_came_first,
+        doctor_says_of_whom_it_knows_nothing,
         openssl_is_switched_on_and_off,
         openssl_keeps_edits,
         openssl_leaves_links_owners_and_modes,

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::configuration::Configuration;
 use crate::configuration::DEFAULT;
+use crate::configuration::Includes;
 use crate::configuration::Strange;
 use crate::configuration::Value;
 use crate::openssl::PROVIDER;
@@ -86,7 +87,7 @@ pub fn without(text: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
 
 /// The file with the lines at its end, which were not in it.
 pub fn with(text: &[u8], file: &Path) -> Result<Added, Refusal> {
-    let found = Configuration::parse(text, file)?;
+    let found = Configuration::parse(text, file, Includes::Read)?;
     let mut notes = Vec::new();
     let lines = lines(&found, &mut notes)?;
     let is_whole = text.is_empty() || text.ends_with(b"\n");
@@ -354,7 +355,7 @@ string_mask = utf8only
     /// What the file says with the lines in it.
     fn says(text: &str, section: &str, key: &str) -> Option<String> {
         let all = with_text(text).expect("it is understood").text;
-        let found = Configuration::parse(&all, Path::new("/x.cnf"));
+        let found = Configuration::parse(&all, Path::new("/x.cnf"), Includes::Read);
         let found = found.expect("it is understood");
         found.value(section, key).map(|value| value.text.clone())
     }

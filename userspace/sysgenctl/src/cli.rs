@@ -74,8 +74,10 @@ pub enum Verb {
     /// Say whether this system is ready for clones
     ///
     /// Looks at all that it takes for programs to notice a clone: the kernel and the driver, the nodes,
-    /// and OpenSSL's provider. Says of each what it found and, where that is not well, what to do.
-    Doctor,
+    /// and OpenSSL's provider. Says of each what it found and, where that is not well, what to do. With
+    /// an option it looks at processes that are running instead: which of them have OpenSSL's library and
+    /// do not notice clones, and why.
+    Doctor(DoctorArguments),
     /// Switch OpenSSL's provider on for all programs, or off
     ///
     /// Adds the lines to OpenSSL's configuration that switch the provider on for all programs that
@@ -157,6 +159,30 @@ pub struct SnapshotArguments {
     /// Where pre notes the generation for post
     #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
     pub state: PathBuf,
+}
+
+/// The arguments of `doctor`.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct DoctorArguments {
+    /// Look at this process
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+
+    /// Look at the processes of this unit of systemd's
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<String>,
+
+    /// Look at all processes
+    #[arg(long)]
+    pub all: bool,
+}
+
+impl DoctorArguments {
+    /// Whether processes are to be looked at, and not the system.
+    pub(crate) fn is_of_processes(&self) -> bool {
+        self.all || self.pid.is_some() || self.unit.is_some()
+    }
 }
 
 /// The arguments of `openssl`.

@@ -40,12 +40,21 @@ pub struct Strange {
     what: String,
 }
 
+/// What becomes of files that a file includes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Includes {
+    Read,
+    PassOver,
+}
+
 /// All sections.
 #[derive(Debug, Default)]
 pub struct Configuration {
     sections: BTreeMap<String, Vec<Value>>,
     /// The section in which it ends.
     last: String,
+    /// Files that it includes are not read.
+    passes_over: bool,
 }
 
 impl Display for Location {
@@ -101,10 +110,11 @@ impl Value {
 }
 
 impl Configuration {
-    /// Reads the text of a file, and the files that it includes.
-    pub fn parse(text: &[u8], file: &Path) -> Result<Self, Strange> {
+    /// Reads the text of a file.
+    pub fn parse(text: &[u8], file: &Path, includes: Includes) -> Result<Self, Strange> {
         let mut found = Self {
             last: DEFAULT.into(),
+            passes_over: includes == Includes::PassOver,
             ..Self::default()
         };
         found.add(text, file, 0)?;
@@ -206,6 +216,9 @@ impl Configuration {
 
     /// Reads a file that is included, or all of a directory.
     fn include(&mut self, path: &str, location: &Location, depth: usize) -> Result<(), Strange> {
+        if self.passes_over {
+            return Ok(());
+        }
         let strange = |why: &str| location.strange(format!("“.include {path}”: {why}"));
         if !path.starts_with('/') || path.contains(['$', '"', '\'', '\\', '`']) {
             return Err(strange("that is not the plain path of a file, from / on"));
@@ -273,7 +286,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Configuration, Strange> {
-        Configuration::parse(text.as_bytes(), Path::new("/x.cnf"))
+        Configuration::parse(text.as_bytes(), Path::new("/x.cnf"), Includes::Read)
     }
 
     fn value(text: &str, section: &str, key: &str) -> Option<String> {

@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use anstyle::Style;
 use serde::Serialize;
 use sysgenid::Error;
 use sysgenid::ID_NODE;
@@ -64,13 +65,24 @@ enum Subject {
 /// What is to be said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Verdict {
+pub enum Verdict {
     /// It is well.
     Ok,
     /// It could be better, or is for somebody else to decide.
     Remark,
     /// It must be mended.
     Fault,
+}
+
+impl Verdict {
+    /// How it is shown to people.
+    pub fn shown(self) -> (Style, &'static str) {
+        match self {
+            Self::Ok => (GOOD, "ok"),
+            Self::Remark => (NOTABLE, "remark"),
+            Self::Fault => (BAD, "fault"),
+        }
+    }
 }
 
 /// What was found.
@@ -507,11 +519,7 @@ impl Display for Report {
         let aligned = || -> std::io::Result<String> {
             let mut lines = TabWriter::new(Vec::new()).ansi(true);
             for finding in &self.findings {
-                let (style, word) = match finding.verdict {
-                    Verdict::Ok => (GOOD, "ok"),
-                    Verdict::Remark => (NOTABLE, "remark"),
-                    Verdict::Fault => (BAD, "fault"),
-                };
+                let (style, word) = finding.verdict.shown();
                 write!(
                     lines,
                     "{style}{word}{style:#}\t{}\t{}",

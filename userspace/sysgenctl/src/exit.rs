@@ -57,8 +57,8 @@ impl Exit {
             }
             Self::NoDevice => "There is no /dev/sysgenid.",
             Self::Forbidden => {
-                "Permission is missing: to open /dev/sysgenid, to change the generation, or to write \
-                 the state or a configuration."
+                "Permission is missing: to open /dev/sysgenid, to change the generation, to write \
+                 the state or a configuration, or to look into a process."
             }
             Self::Command => "A command or a hook failed, or could not be started.",
             Self::OtherDriver => {

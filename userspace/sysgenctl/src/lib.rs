@@ -12,12 +12,16 @@ mod absent;
 mod added;
 mod command;
 mod configuration;
+mod copies;
 mod doctor;
+mod evidence;
 mod hooks;
 mod log;
 mod module;
 mod openssl;
 mod output;
+mod process;
+mod processes;
 mod replace;
 mod settle;
 mod snapshot;
@@ -28,6 +32,7 @@ mod table;
 mod trigger;
 mod wait;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 
@@ -47,7 +52,8 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Settle(arguments) => settle::run(arguments, output),
         Verb::Trigger(arguments) => trigger::run(arguments, output),
         Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
-        Verb::Doctor => doctor::run(output),
+        Verb::Doctor(arguments) if arguments.is_of_processes() => processes::run(arguments, output),
+        Verb::Doctor(_) => doctor::run(output),
         Verb::Openssl(arguments) => switch::run(arguments, output),
     };
     let exit = match result {
