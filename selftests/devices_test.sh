@@ -47,7 +47,7 @@ diagnosed()
 	for words; do
 		case $said in
 		*"$words"*) ;;
-		*) fail "$unit: no “$words” in: $said"; return ;;
+		*) fail "$unit does not say '$words': $said"; return ;;
 		esac
 	done
 }

@@ -1136,6 +1136,50 @@ def openssl_knows_lines_of_others():
         check_has(sysgenctl("openssl", "disable", status=1).err, "take them out by hand")
 
 
+# What Node.js does when it starts, by the letter of its source: it names its own section, and ends if there
+# is any error in the queue.
+AS_NODE_JS = """
+import ctypes
+crypto = ctypes.CDLL("libcrypto.so.3")
+pointers = ("OPENSSL_INIT_new", "RAND_get0_primary", "EVP_RAND_CTX_get0_rand", "EVP_RAND_get0_provider")
+for name in pointers:
+    getattr(crypto, name).restype = ctypes.c_void_p
+crypto.OSSL_PROVIDER_get0_name.restype = ctypes.c_char_p
+crypto.ERR_peek_error.restype = ctypes.c_ulong
+IGNORE_MISSING_FILE, LOAD_CONFIG = 0x10, 0x40
+settings = ctypes.c_void_p(crypto.OPENSSL_INIT_new())
+crypto.OPENSSL_INIT_set_config_appname(settings, b"nodejs_conf")
+crypto.OPENSSL_INIT_set_config_file_flags(settings, ctypes.c_ulong(IGNORE_MISSING_FILE))
+crypto.OPENSSL_init_crypto(ctypes.c_uint64(LOAD_CONFIG), settings)
+errors = crypto.ERR_peek_error()
+value = None
+for name in pointers[1:]:
+    value = ctypes.c_void_p(getattr(crypto, name)(value))
+print(crypto.OSSL_PROVIDER_get0_name(value).decode(), errors)
+"""
+
+
+def as_node_js(environment=None):
+    """Whose generators a program has that starts as Node.js does, and its first error."""
+    inherited = {key: value for key, value in os.environ.items() if key != "OPENSSL_CONF"}
+    command = [sys.executable, "-c", AS_NODE_JS]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**inherited, **(environment or {})}
+    )
+    return done.stdout.strip()
+
+
+def openssl_reaches_node_js():
+    """By a section of its own, in both configurations; what cannot be loaded is no error."""
+    check_equal(as_node_js(), "default 0", "by the system's configuration")
+    check_equal(as_node_js(WITH_PROVIDER), "sysgenid 0", "by the drop-in")
+    with on_for_all():
+        check_equal(as_node_js(), "sysgenid 0", "by the system's configuration, switched on")
+        with without(PROVIDER):
+            check_equal(as_node_js(), "default 0", "without the provider")
+            check_equal(as_node_js(WITH_PROVIDER), "default 0", "without the provider")
+
+
 # What can be in the way
 
 
@@ -1371,6 +1415,7 @@ run_tests(
         openssl_leaves_links_owners_and_modes,
         openssl_refuses_what_others_chose,
         openssl_knows_lines_of_others,
+        openssl_reaches_node_js,
         no_permission,
         no_node,
         another_device,
