@@ -23,7 +23,7 @@ const NEWLINE: &str = ", in a file that did not end in a newline";
 const INIT: &str = "sysgenid_init";
 const PROVIDERS: &str = "sysgenid_providers";
 const DEFAULT_PROVIDER: &str = "sysgenid_default";
-const OURS: &str = "sysgenid_provider";
+const OURS: &str = "sysgenid_sect";
 const RANDOM: &str = "sysgenid_random";
 const NODE: &str = "sysgenid_nodejs";
 const NODE_PROVIDERS: &str = "sysgenid_nodejs_providers";
@@ -371,8 +371,8 @@ random = sysgenid_random
 [ default_sect ]
 activate = 1
 [ provider_sect ]
-sysgenid = sysgenid_provider
-[ sysgenid_provider ]
+sysgenid = sysgenid_sect
+[ sysgenid_sect ]
 activate = 1
 soft_load = 1
 #hasten = 1
@@ -385,7 +385,7 @@ providers = sysgenid_nodejs_providers
 random = sysgenid_random
 [ sysgenid_nodejs_providers ]
 default = default_sect
-sysgenid = sysgenid_provider
+sysgenid = sysgenid_sect
 # What follows belongs where it would without these lines.
 [ req ]
 # sysgenctl openssl: end
