@@ -62,7 +62,9 @@ impl Investigator {
             Installed::Fit(place) => Some(place),
             Installed::NoProgram | Installed::Unfit(_) => None,
         };
-        let since = fs::metadata("/sys/class/misc/sysgenid").and_then(|found| found.modified());
+        // The node is made when the driver is loaded. What is in sysfs has the time at which somebody
+        // looked.
+        let since = fs::metadata(GENERATION_NODE).and_then(|found| found.modified());
         Self {
             system: System {
                 device: generation.is_some(),
