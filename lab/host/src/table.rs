@@ -202,7 +202,7 @@ const SCENES: [Scene; 4] = [
                 name: ("Rust, the crate rand", "`rand::rng()`"),
                 version: Version::Crate("rand"),
                 source: "rust/src/main.rs",
-                command: "rust_rand",
+                command: "rust_rand rand",
             },
             Row {
                 id: "python-random",

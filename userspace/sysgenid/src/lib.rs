@@ -34,6 +34,13 @@
 //! [`SysGenId`] is what is below that: [`look`](SysGenId::look), do the work, and look again. A
 //! [`Guard`] does it for work that cannot be done again by calling a closure, such as a transaction.
 //!
+//! # A program that draws random numbers
+//!
+//! With the feature `rand`, `rng()` is what `rand::rng()` of the crate rand is, a generator for each
+//! thread, and is seeded anew when the machine was cloned; `ReseedOnClone` does that for any other
+//! generator. Both implement the traits of `rand_core` 0.10 and, with the feature `rand_0_9`, those of
+//! 0.9.
+//!
 //! # A program that wants to be told
 //!
 //! A [`Watcher`] is a descriptor for an event loop: it becomes readable when the generation changes,
@@ -60,6 +67,8 @@ mod fresh;
 mod generation;
 mod overseer;
 mod process;
+#[cfg(feature = "rand")]
+mod rng;
 mod status;
 mod survey;
 mod sys;
@@ -78,6 +87,12 @@ pub use crate::fresh::Freshness;
 pub use crate::generation::Generation;
 pub use crate::generation::VmId;
 pub use crate::overseer::Overseer;
+#[cfg(feature = "rand")]
+pub use crate::rng::ReseedOnClone;
+#[cfg(feature = "rand")]
+pub use crate::rng::ThreadRng;
+#[cfg(feature = "rand")]
+pub use crate::rng::rng;
 pub use crate::status::Status;
 pub use crate::survey::Survey;
 pub use crate::survey::SurveyEntry;

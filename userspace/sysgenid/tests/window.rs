@@ -11,6 +11,10 @@
 //!
 //! With `--generation-only` it is the control, which does not look at the hypervisor's ID.
 //!
+//! With `--reseed-on-clone` the threads draw from generators of the crate rand in [`ReseedOnClone`],
+//! with `--rng` from [`sysgenid::rng()`], and with `--rand` from `rand::rng()`, which is the control of
+//! both: they are as old as the thread, and were never told of a clone.
+//!
 //! It is no test of libtest's, which knows nothing of a machine that is cloned.
 
 use std::fmt::Write as _;
@@ -26,8 +30,13 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use sysgenid::Cached;
+use sysgenid::Error;
 use sysgenid::Options;
+use sysgenid::ReseedOnClone;
 use sysgenid::Seen;
 use sysgenid::SysGenId;
 
@@ -82,12 +91,25 @@ impl Generator {
     }
 }
 
+/// What the threads draw from.
+#[derive(Clone, Copy)]
+enum Source {
+    Cached,
+    ReseedOnClone,
+    Rng,
+    Rand,
+}
+
 struct Scene {
     sysgenid: SysGenId,
+    source: Source,
     generator: Cached<Generator>,
     turns: Box<Turns>,
     before: Seen,
 }
+
+/// Draws once, and calls what it is given between the draw and the second look.
+type Draw<'a> = dyn FnMut(&dyn Fn()) -> Result<u64, Error> + 'a;
 
 /// What a thread has to tell.
 struct Report {
@@ -100,10 +122,40 @@ struct Report {
 }
 
 impl Scene {
+    /// How a thread draws once, and says when the second look is to come, if it can know that.
+    fn draws(&self) -> Result<Box<Draw<'_>>, Error> {
+        Ok(match self.source {
+            Source::Cached => Box::new(|drawn| {
+                self.generator.with(|generator| {
+                    let draw = generator.next();
+                    drawn();
+                    draw
+                })
+            }),
+            Source::ReseedOnClone => {
+                let mut rng = ReseedOnClone::new(self.sysgenid.clone(), StdRng::from_seed)?;
+                Box::new(move |drawn| {
+                    rng.with(|rng| {
+                        let draw = rng.next_u64();
+                        drawn();
+                        draw
+                    })
+                })
+            }
+            Source::Rng => {
+                let mut rng = sysgenid::rng();
+                rng.protect()?;
+                Box::new(move |_| Ok(rng.next_u64()))
+            }
+            Source::Rand => Box::new(|_| Ok(rand::rng().next_u64())),
+        })
+    }
+
     /// What a thread does until some turns after the change.
     fn take_turns(&self, thread: usize) -> Result<Report, String> {
         let start = Instant::now();
         let mut draws = vec![0; KEPT];
+        let mut draw = self.draws().map_err(|error| error.to_string())?;
         let mut new = None;
         let mut turn = 0;
         let mut left = AFTER;
@@ -115,11 +167,7 @@ impl Scene {
             if new.is_none() && self.sysgenid.look().id() != self.before.id() {
                 new = Some(turn);
             }
-            let draw = self.generator.with(|generator| {
-                let draw = generator.next();
-                self.turns.note(thread, turn, SECOND_LOOK);
-                draw
-            });
+            let draw = draw(&|| self.turns.note(thread, turn, SECOND_LOOK));
             draws[place(turn)] = draw.map_err(|error| error.to_string())?;
             self.turns.note(thread, turn, LEFT);
             if self.sysgenid.generation() != self.before.generation() {
@@ -142,11 +190,15 @@ fn place(turn: u64) -> usize {
 
 fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let mut threads = 1;
+    let mut source = Source::Cached;
     let mut options = Options::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--generation-only" => options = options.without_id(),
+            "--reseed-on-clone" => source = Source::ReseedOnClone,
+            "--rng" => source = Source::Rng,
+            "--rand" => source = Source::Rand,
             "--threads" => threads = arguments.next().unwrap_or_default().parse()?,
             // `cargo test` runs every test, and lists them.
             _ => {
@@ -163,6 +215,7 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let scene = Scene {
         before: sysgenid.look(),
         sysgenid,
+        source,
         generator,
         turns: Box::new(Turns([const { AtomicU64::new(0) }; 512])),
     };
