@@ -48,7 +48,7 @@ refuses_what_is_not_built() {
 
 build() {
 	for file in release/sysgenctl release/libsysgenid_openssl_provider.so linked/libsysgenid.so \
-		linked/libsysgenid.a include/sysgenid.h manual/man/sysgenctl.8 \
+		linked/libsysgenid.a gnutls/gnutls.so include/sysgenid.h manual/man/sysgenctl.8 \
 		manual/completions/sysgenctl.bash manual/completions/sysgenctl.fish \
 		manual/completions/_sysgenctl; do
 		mkdir -p "$built/${file%/*}" && echo "$file" >"$built/$file" || return
