@@ -105,8 +105,12 @@ static void ask(struct program *program, int seconds)
 		if (got <= 0)
 			fail(program->name, "it has ended");
 		length += got;
-		if (length == sizeof(program->line))
-			fail(program->name, "too long an answer");
+		if (length == sizeof(program->line)) {
+			program->line[length - 1] = '\0';
+			fprintf(stderr, "witness: %s: too long an answer: %s…\n", program->name,
+				program->line);
+			exit(EXIT_FAILURE);
+		}
 	} while (program->line[length - 1] != '\n');
 	program->line[length - 1] = '\0';
 	if (length < 10)

@@ -178,6 +178,15 @@ impl Addition {
         }))
     }
 
+    /// The library for `GnuTLS`.
+    pub fn gnutls_library() -> Result<Self> {
+        let name = "usr/lib/x86_64-linux-gnu/sysgenid/gnutls.so";
+        Ok(Self {
+            from: products::installed()?.join(name),
+            guest: Path::new("/").join(name),
+        })
+    }
+
     /// What an option says of a file of the caller's.
     pub fn parse(text: &str) -> Result<Self> {
         let (host, guest) = match text.rsplit_once(':') {

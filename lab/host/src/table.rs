@@ -170,6 +170,36 @@ const SCENES: [Scene; 4] = [
                 command: "gnutls key",
             },
             Row {
+                id: "gnutls-preloaded",
+                name: (
+                    "GnuTLS",
+                    "`gnutls_rnd(GNUTLS_RND_RANDOM)`, with the library preloaded",
+                ),
+                version: Version::Package("libgnutls30t64"),
+                source: "gnutls.c",
+                command: "env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/sysgenid/gnutls.so gnutls random",
+            },
+            Row {
+                id: "gnutls-key-preloaded",
+                name: (
+                    "GnuTLS",
+                    "`gnutls_rnd(GNUTLS_RND_KEY)`, with the library preloaded",
+                ),
+                version: Version::Package("libgnutls30t64"),
+                source: "gnutls.c",
+                command: "env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/sysgenid/gnutls.so gnutls key",
+            },
+            Row {
+                id: "gnutls-generate-preloaded",
+                name: (
+                    "GnuTLS",
+                    "`gnutls_key_generate()`, with the library preloaded",
+                ),
+                version: Version::Package("libgnutls30t64"),
+                source: "gnutls.c",
+                command: "env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/sysgenid/gnutls.so gnutls generate",
+            },
+            Row {
                 id: "libsodium",
                 name: ("libsodium", "`randombytes_buf()`"),
                 version: Version::Package("libsodium23"),
@@ -198,11 +228,25 @@ const SCENES: [Scene; 4] = [
                 command: "go_rand math",
             },
             Row {
+                id: "go-heedful",
+                name: ("Go", "`math/rand/v2`, with a source that looks"),
+                version: Version::Compiler("golang-1.24-go"),
+                source: "go_rand.go",
+                command: "go_rand heedful",
+            },
+            Row {
                 id: "rust",
                 name: ("Rust, the crate rand", "`rand::rng()`"),
                 version: Version::Crate("rand"),
                 source: "rust/src/main.rs",
                 command: "rust_rand rand",
+            },
+            Row {
+                id: "rust-sysgenid",
+                name: ("Rust, the crate sysgenid", "`sysgenid::rng()`"),
+                version: Version::Crate("sysgenid"),
+                source: "rust/src/main.rs",
+                command: "rust_rand sysgenid",
             },
             Row {
                 id: "python-random",
@@ -238,30 +282,128 @@ const SCENES: [Scene; 4] = [
         memory: "512M",
     },
     Scene {
-        rows: &[Row {
-            id: "java",
-            name: ("OpenJDK", "`SecureRandom`"),
-            version: Version::Package("openjdk-21-jre-headless"),
-            source: "JavaRand.java",
-            command: "java -Xmx128m -cp /programs JavaRand",
-        }],
+        rows: &[
+            Row {
+                id: "java",
+                name: ("OpenJDK", "`SecureRandom`"),
+                version: Version::Package("openjdk-21-jre-headless"),
+                source: "JavaRand.java",
+                command: "java -Xmx128m -cp /programs JavaRand default",
+            },
+            Row {
+                id: "java-random",
+                name: ("OpenJDK", "`java.util.Random`"),
+                version: Version::Package("openjdk-21-jre-headless"),
+                source: "JavaRand.java",
+                command: "java -Xmx128m -cp /programs JavaRand random",
+            },
+            Row {
+                id: "java-drbg",
+                name: ("OpenJDK", "`SecureRandom` of the kind DRBG"),
+                version: Version::Package("openjdk-21-jre-headless"),
+                source: "JavaRand.java",
+                command: "java -Xmx128m -cp /programs JavaRand drbg",
+            },
+            Row {
+                id: "java-heedful",
+                name: (
+                    "OpenJDK",
+                    "`SecureRandom` of the kind DRBG, with a thread that watches",
+                ),
+                version: Version::Package("openjdk-21-jre-headless"),
+                source: "JavaRand.java",
+                command: "java -Xmx128m -cp /programs JavaRand heedful",
+            },
+        ],
         packages: &["openjdk-21-jre-headless"],
         finish: Some(java_on_the_path),
         memory: "2G",
     },
     Scene {
-        rows: &[Row {
-            id: "postgresql",
-            name: ("PostgreSQL", "`gen_random_uuid()`"),
-            version: Version::Package("postgresql-17"),
-            source: "postgresql.sh",
-            command: "postgresql.sh",
-        }],
+        rows: &[
+            Row {
+                id: "postgresql",
+                name: ("PostgreSQL", "`gen_random_uuid()`"),
+                version: Version::Package("postgresql-17"),
+                source: "postgresql.sh",
+                command: "postgresql.sh plain",
+            },
+            Row {
+                id: "postgresql-provider",
+                name: ("PostgreSQL", "`gen_random_uuid()`, with the provider"),
+                version: Version::Package("postgresql-17"),
+                source: "postgresql.sh",
+                command: "env OPENSSL_CONF=/etc/ssl/sysgenid.cnf postgresql.sh provider",
+            },
+        ],
         packages: &["postgresql-17"],
         finish: Some(make_cluster),
         memory: "1G",
     },
 ];
+
+/// What helps where a row is equal with the module.
+struct Remedy {
+    /// The row that it helps.
+    of: &'static str,
+    /// The row that shows that it does. Where nothing helps there is none, and the page says why.
+    by: Option<&'static str>,
+    /// What it is, for the table.
+    what: &'static str,
+}
+
+const REMEDIES: [Remedy; 9] = [
+    Remedy {
+        of: "openssl",
+        by: Some("openssl-provider"),
+        what: "the provider",
+    },
+    Remedy {
+        of: "gnutls",
+        by: Some("gnutls-preloaded"),
+        what: "a library to preload",
+    },
+    Remedy {
+        of: "gnutls-key",
+        by: Some("gnutls-key-preloaded"),
+        what: "a library to preload",
+    },
+    Remedy {
+        of: "go-math",
+        by: Some("go-heedful"),
+        what: "a source that looks",
+    },
+    Remedy {
+        of: "rust",
+        by: Some("rust-sysgenid"),
+        what: "`sysgenid::rng()`",
+    },
+    Remedy {
+        of: "python-random",
+        by: Some("python-secrets"),
+        what: "`secrets`",
+    },
+    Remedy {
+        of: "java-random",
+        by: Some("java"),
+        what: "`SecureRandom`",
+    },
+    Remedy {
+        of: "java-drbg",
+        by: Some("java-heedful"),
+        what: "a thread that watches",
+    },
+    Remedy {
+        of: "postgresql",
+        by: Some("postgresql-provider"),
+        what: "the provider",
+    },
+];
+
+/// What helps a row.
+fn remedy(row: &Row) -> Option<&'static Remedy> {
+    REMEDIES.iter().find(|remedy| remedy.of == row.id)
+}
 
 fn rows() -> impl Iterator<Item = &'static Row> {
     SCENES.iter().flat_map(|scene| scene.rows)
@@ -320,6 +462,7 @@ fn build() -> Result<(Vec<Addition>, BTreeMap<String, String>)> {
         ),
     ];
     programs.extend(Addition::openssl_provider()?);
+    programs.push(Addition::gnutls_library()?);
     Ok((programs, debian.versions))
 }
 
@@ -521,11 +664,12 @@ fn packaged(versions: &BTreeMap<String, String>, name: &str) -> Result<String> {
     Ok(debian::upstream(version).to_owned())
 }
 
-/// The version of a crate that programs in Rust are built with.
+/// The version of a crate that programs in Rust are built with: the newest, where others want an
+/// older one as well.
 fn locked(name: &str) -> Result<String> {
     let lock = fs::read_to_string(cache::source("Cargo.lock"))?;
     let header = format!("name = \"{name}\"\nversion = \"");
-    lock.split_once(&header)
+    lock.rsplit_once(&header)
         .and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()))
         .with_context(|| format!("the lock file has no crate {name}"))
 }
@@ -536,15 +680,18 @@ fn table<'a>(
     versions: &BTreeMap<&str, String>,
 ) -> Result<String> {
     let mut table = String::from(
-        "| drawn from | version | no module | with the module |\n\
-         | --- | --- | --- | --- |\n",
+        "| drawn from | version | no module | with the module | what helps |\n\
+         | --- | --- | --- | --- | --- |\n",
     );
     for row in rows {
         write!(table, "| {} | {} |", row.name(), versions[row.id])?;
         for results in results {
             write!(table, " {} |", results[row.id])?;
         }
-        table.push('\n');
+        match remedy(row) {
+            Some(remedy) => writeln!(table, " {} |", remedy.what)?,
+            None => table.push_str(" |\n"),
+        }
     }
     Ok(table)
 }
@@ -570,6 +717,12 @@ impl Said {
         })
         .collect::<Result<_>>()
         .map(Self)
+    }
+
+    /// What one of the columns says of a row.
+    fn of_row(&self, name: &str, column: usize) -> Option<&str> {
+        let (_, cells) = self.0.iter().find(|row| row.0 == name)?;
+        cells.get(column).map(String::as_str)
     }
 
     fn names(&self) -> Vec<&str> {
@@ -618,6 +771,35 @@ pub fn check() -> Result<Vec<Test>> {
         }
         Ok(())
     };
+    let all_helped = || {
+        for row in rows() {
+            let with_the_module = |row: &Row| said.of_row(&row.name(), 1);
+            let remedy = remedy(row);
+            let is_needed = with_the_module(row) == Some("**equal**");
+            ensure!(
+                is_needed == remedy.is_some(),
+                "{} is {}, and has {} remedy",
+                row.name(),
+                if is_needed { "equal" } else { "different" },
+                if is_needed { "no" } else { "a" },
+            );
+            let Some(remedy) = remedy else { continue };
+            match remedy.by.map(|id| rows().find(|row| row.id == id)) {
+                None => ensure!(
+                    before.contains(remedy.what) || after.contains(remedy.what),
+                    "nothing but the table says of {}: {}",
+                    row.name(),
+                    remedy.what
+                ),
+                Some(by) => ensure!(
+                    by.and_then(with_the_module) == Some("different"),
+                    "what helps {} does not",
+                    row.name()
+                ),
+            }
+        }
+        Ok(())
+    };
     let sources = || {
         let mut used: BTreeSet<_> = rows().map(|row| PathBuf::from(row.source)).collect();
         // What lies elsewhere is there for everybody to see.
@@ -637,6 +819,7 @@ pub fn check() -> Result<Vec<Test>> {
     Ok(vec![
         Test::from_result("clones: the page has the rows that are tried", same_rows()),
         Test::from_result("clones: each row is explained", all_explained()),
+        Test::from_result("clones: what is equal has a remedy", all_helped()),
         Test::from_result("clones: each program is in a row", sources()),
     ])
 }
