@@ -439,6 +439,10 @@ thread_local! {
 /// [`ThreadRng::is_protected`] says so, and [`ThreadRng::protect`] says why, or protects it. The
 /// generator of a new thread looks for the device again, but no more than once a second in all threads.
 ///
+/// A program that forbids itself system calls calls this before: the first generator of the process
+/// opens the device, and from then on those of all threads make no system call but `clock_nanosleep()`
+/// and `getrandom()`. Without a device, those of new threads try to open it.
+///
 /// # Panics
 ///
 /// Where the system call `getrandom()` is forbidden, by a sandbox for example, and the thread has drawn
