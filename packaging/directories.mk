@@ -6,6 +6,7 @@
 
 INSTALL ?= install
 PKG_CONFIG ?= pkg-config
+PYTHON ?= python3
 DESTDIR ?=
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -41,4 +42,9 @@ endif
 ifndef OSSLMODULESDIR
 # As `openssl version -m` says.
 OSSLMODULESDIR := $(call known,modulesdir,libcrypto)
+endif
+ifndef PYTHONDIR
+# Where Python looks for what an administrator has installed, and that only where it is asked for.
+PYTHONDIR = $(or $(shell $(PYTHON) -c \
+	'import sysconfig; print(sysconfig.get_path("purelib"))'),$(error $(PYTHON) does not say where its packages are; PYTHONDIR says it))
 endif
