@@ -22,8 +22,17 @@ takes_no_compiler() {
 	done
 }
 
+# For Debian's own Python, compiled by the package's script.
+python_finds_it() {
+	succeeds apt install "$packages"/python3-sysgenid_*.deb || return
+	python3 -c 'import importlib.metadata, sysgenid
+sysgenid.SystemRandom(allow_missing=True).random()
+assert importlib.metadata.version("sysgenid") == sysgenid.__version__' || return
+	[ -n "$(find /usr/lib/python3/dist-packages/sysgenid -name '*.pyc')" ] || { echo "# not compiled"; return 1; }
+}
+
 purges() {
-	succeeds apt purge sysgenid "sysgenid-modules-$first" && succeeds apt autoremove --purge || return
+	succeeds apt purge python3-sysgenid sysgenid "sysgenid-modules-$first" && succeeds apt autoremove --purge || return
 	! finds_module "$first" "" >/dev/null || { echo "# the module is still found"; return 1; }
 	everything >"$work/after"
 	diff "$work/before" "$work/after" >"$work/diff" || { diagnose "$work/diff"; return 1; }
@@ -36,6 +45,8 @@ installs
 result $? "apt installs the packages, and the module is found"
 takes_no_compiler
 result $? "no compiler came along"
+python_finds_it
+result $? "Python finds its package"
 purges
 result $? "purged, nothing is left"
 end_tests
