@@ -256,6 +256,20 @@ const SCENES: [Scene; 4] = [
                 command: "python_rand.py random",
             },
             Row {
+                id: "python-sysgenid-random",
+                name: ("Python", "`sysgenid.Random`"),
+                version: Version::Package("python3.13-minimal"),
+                source: "python_rand.py",
+                command: "python_rand.py sysgenid.Random",
+            },
+            Row {
+                id: "python-sysgenid-system",
+                name: ("Python", "`sysgenid.SystemRandom`"),
+                version: Version::Package("python3.13-minimal"),
+                source: "python_rand.py",
+                command: "python_rand.py sysgenid.SystemRandom",
+            },
+            Row {
                 id: "python-secrets",
                 name: ("Python", "`secrets`"),
                 version: Version::Package("python3.13-minimal"),
@@ -380,8 +394,8 @@ const REMEDIES: [Remedy; 9] = [
     },
     Remedy {
         of: "python-random",
-        by: Some("python-secrets"),
-        what: "`secrets`",
+        by: Some("python-sysgenid-random"),
+        what: "`sysgenid.Random`",
     },
     Remedy {
         of: "java-random",
