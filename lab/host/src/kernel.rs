@@ -21,7 +21,6 @@ use self::archive::Offer;
 use crate::cache;
 
 pub use self::archive::Series;
-pub use self::archive::suite;
 pub use self::debug::Build;
 pub use self::debug::Variant;
 pub use self::stock::depmod;

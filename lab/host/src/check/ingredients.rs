@@ -12,6 +12,7 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 
+use crate::apt;
 use crate::cache;
 use crate::kernel;
 use crate::kernel::Kernel;
@@ -51,6 +52,9 @@ enum Source<'a> {
     InTree(&'a str),
     /// It is a root directory with the kernel's headers package.
     Headers,
+    /// It is a root directory with the files of a package of another suite of Debian: the suite, and
+    /// the package.
+    Debian(&'a str, &'a str),
     /// It is the directory with Debian's packages.
     Packages,
     /// It is the one with those for a kernel, which is the run's if there is no name.
@@ -63,8 +67,9 @@ impl<'a> Source<'a> {
             return Ok(Self::File(text));
         };
         let pair = || {
-            rest.split_once('/')
-                .with_context(|| format!("{word}: “{rest}” is not PACKAGE/NAME"))
+            rest.split_once('/').with_context(|| {
+                format!("{word}: “{rest}” is not one name, and another one after a slash")
+            })
         };
         Ok(match word {
             "make" => Self::Make(rest),
@@ -79,6 +84,7 @@ impl<'a> Source<'a> {
             "signed" if rest.is_empty() => Self::Signed,
             "in-tree" => Self::InTree(rest),
             "headers" if rest.is_empty() => Self::Headers,
+            "debian" => pair().map(|(suite, package)| Self::Debian(suite, package))?,
             "packages" if rest.is_empty() => Self::Packages,
             "kernel-packages" => Self::KernelPackages(rest),
             _ => bail!("files: nothing comes from “{word}:”"),
@@ -111,6 +117,7 @@ impl<'a> Source<'a> {
             Self::Signed => products::signed_module(kernel),
             Self::InTree(name) => kernel.own_module(name),
             Self::Headers => Ok(kernel.package()?.1),
+            Self::Debian(suite, package) => apt::files_of(suite, package),
             Self::Packages => packages::general(),
             Self::KernelPackages("") => packages::of_kernel(kernel),
             Self::KernelPackages(name) => packages::of_kernel(&kernel::named(name)?),
@@ -125,7 +132,10 @@ impl<'a> Source<'a> {
             Self::Headers => "headers",
             Self::Packages | Self::KernelPackages(_) => "packages",
             Self::Doctests(_) => "doctests",
-            Self::Program(_, name) | Self::Tests(_, name) | Self::Example(_, name) => name,
+            Self::Program(_, name)
+            | Self::Tests(_, name)
+            | Self::Example(_, name)
+            | Self::Debian(_, name) => name,
             Self::File(name)
             | Self::Make(name)
             | Self::MakeInstalled(name)
@@ -221,6 +231,11 @@ mod tests {
             ("signed:", Source::Signed, "/sysgenid.ko"),
             ("in-tree:v.ko", Source::InTree("v.ko"), "/v.ko"),
             ("headers:", Source::Headers, "/headers"),
+            (
+                "debian:bookworm/libssl3",
+                Source::Debian("bookworm", "libssl3"),
+                "/libssl3",
+            ),
             ("packages:", Source::Packages, "/packages"),
             (
                 "kernel-packages:7.2",
@@ -235,7 +250,8 @@ mod tests {
         }
         for (wrong, word) in [
             ("git:x", "git:"),
-            ("cargo:x", "PACKAGE/NAME"),
+            ("cargo:x", "cargo: “x” is not"),
+            ("debian:x", "debian: “x” is not"),
             ("module:x", "module:"),
             ("packages:x", "packages:"),
         ] {

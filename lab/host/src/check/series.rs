@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::Check;
 use super::Report;
+use crate::apt;
 use crate::cache;
 use crate::kernel;
 use crate::kernel::Choice;
@@ -60,7 +61,7 @@ pub fn note(reports: &[(&Check, Report)]) -> Result<()> {
         .into_iter()
         .map(|choice| of_kernel(choice, compiler, reports))
         .collect::<Result<_>>()?;
-    let path = place(&kernel::suite()?)?;
+    let path = place(&apt::suite()?)?;
     fs::write(&path, serde_json::to_vec_pretty(&tried)?)
         .with_context(|| format!("cannot write {}", cache::shown(&path)))
 }

@@ -3,7 +3,6 @@
 //! Debian's archive: which kernels it has, and their packages.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -85,14 +84,9 @@ pub struct Offer {
     pub packages: Vec<String>,
 }
 
-/// The suite that the toolchain root is of.
-pub fn suite() -> Result<String> {
-    env::var("LAB_SUITE").context("the lab's tool is started by lab/lab")
-}
-
 /// What keeps its state, for that suite.
 fn state() -> Result<String> {
-    let suite = suite()?;
+    let suite = apt::suite()?;
     Ok(if suite == "trixie" {
         "apt".into()
     } else {
@@ -102,11 +96,11 @@ fn state() -> Result<String> {
 
 /// An apt that knows one archive only, the one which has the kernels: a stable suite's backports.
 fn apt() -> Result<Apt> {
-    let archive = match suite()?.as_str() {
+    let archive = match apt::suite()?.as_str() {
         "unstable" => " unstable ".into(),
         stable => format!(" {stable}-backports "),
     };
-    let wanted = |line: &str| line.contains(&archive);
+    let wanted = |line: &str| line.contains(&archive).then(|| line.to_owned());
     Apt::new(&state()?, wanted, Path::new("/var/lib/dpkg/status"))
 }
 

@@ -133,7 +133,7 @@ fn unpack(packages: &[&str], made: &Path) -> Result<BTreeMap<String, String>> {
     fs::write(&status, "")?;
     {
         let _lock = cache::lock("debian-apt")?;
-        let wanted = |line: &str| !line.contains("-backports ");
+        let wanted = |line: &str| (!line.contains("-backports ")).then(|| line.to_owned());
         let apt = Apt::new("debian/apt", wanted, &status)?;
         apt.update()?;
         let mut download = apt.command("apt-get");
