@@ -52,8 +52,8 @@ pub trait Sink: Send {
 /// Why following a guest stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// init is up, and waits for its job.
-    Waiting,
+    /// init is up, and waits for its job; for so long the machine has been up, by its own clock.
+    Waiting(Duration),
     /// The command starts.
     Started,
     /// The command wrote the line `READY`.
@@ -91,7 +91,7 @@ impl Follower {
         loop {
             while let Some(frame) = self.decoder.next_frame().map_err(anyhow::Error::msg)? {
                 match frame {
-                    Frame::Waiting => return Ok(Stop::Waiting),
+                    Frame::Waiting(uptime) => return Ok(Stop::Waiting(uptime)),
                     Frame::Started => return Ok(Stop::Started),
                     Frame::Ended(end) => return Ok(Stop::Ended(end)),
                     Frame::Kernel(record) => self.kernel.record(&record),
@@ -211,7 +211,7 @@ impl Follower {
                 ));
                 FAILED
             }
-            Stop::Waiting | Stop::Started | Stop::Ready | Stop::Searched => FAILED,
+            Stop::Waiting(_) | Stop::Started | Stop::Ready | Stop::Searched => FAILED,
         }
     }
 }

@@ -450,7 +450,7 @@ impl Setup {
                 let id = Uuid::new_v4();
                 let machine = Machine::start(&self.hardware, id, Origin::Boot(initramfs))?;
                 let stop = follower.follow(machine.channel(), limit, false, sink)?;
-                if stop != Stop::Waiting {
+                if !matches!(stop, Stop::Waiting(_)) {
                     return Ok(Started {
                         machine,
                         follower,

@@ -222,7 +222,7 @@ fn run(port: &mut File, wait: Option<fn(&mut File) -> Result<()>>) -> Result<End
     if let Some(wait) = wait {
         wait(port)?;
     }
-    Frame::Waiting.write(port)?;
+    Frame::Waiting(uptime()).write(port)?;
     let job = files::receive(&mut *port, Path::new("/"))?;
     if let Some(now) = job.now {
         set_clock(now)?;
@@ -242,6 +242,12 @@ fn run(port: &mut File, wait: Option<fn(&mut File) -> Result<()>>) -> Result<End
         .join()
         .map_err(|_| anyhow::anyhow!("the reaper panicked"))?
         .context("cannot wait for the command")
+}
+
+/// How long the machine has been up, by its clock.
+fn uptime() -> Duration {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 fn set_clock(now: Duration) -> Result<()> {

@@ -62,8 +62,8 @@ pub enum End {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// The guest is up, and waits for its job. At this point a machine can be saved for all that is
-    /// to run in it later.
-    Waiting,
+    /// to run in it later. For so long it has been up, by its own clock.
+    Waiting(Duration),
     /// Host to guest: the next piece of an archive (cpio, newc) with files for the guest.
     Files(Vec<u8>),
     /// Host to guest, after the files: the job.
@@ -94,7 +94,7 @@ pub enum Frame {
 impl Frame {
     fn tag(&self) -> u8 {
         match self {
-            Self::Waiting => b'W',
+            Self::Waiting(_) => b'W',
             Self::Files(_) => b'f',
             Self::Begin(_) => b'B',
             Self::Started => b'S',
@@ -117,7 +117,8 @@ impl Frame {
     /// What `to` answers; [`io::ErrorKind::InvalidInput`] for more than [`MAX_PAYLOAD`] bytes.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let payload = match self {
-            Self::Waiting | Self::Started | Self::FindLeaks => Vec::new(),
+            Self::Started | Self::FindLeaks => Vec::new(),
+            Self::Waiting(uptime) => serde_json::to_vec(uptime)?,
             Self::Stdout(bytes) | Self::Stderr(bytes) | Self::Input(bytes) | Self::Files(bytes) => {
                 bytes.clone()
             }
@@ -146,7 +147,7 @@ impl Frame {
     fn parse(tag: u8, payload: &[u8]) -> Result<Self, String> {
         let text = || String::from_utf8_lossy(payload).into_owned();
         Ok(match tag {
-            b'W' => Self::Waiting,
+            b'W' => Self::Waiting(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
             b'f' => Self::Files(payload.to_vec()),
             b'B' => Self::Begin(serde_json::from_slice(payload).map_err(|e| e.to_string())?),
             b'S' => Self::Started,
@@ -208,7 +209,7 @@ mod tests {
 
     fn frames() -> Vec<Frame> {
         vec![
-            Frame::Waiting,
+            Frame::Waiting(Duration::new(3, 4)),
             Frame::Files(vec![7; 3]),
             Frame::Begin(Job {
                 command: vec!["true".into()],
