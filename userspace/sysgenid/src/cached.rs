@@ -19,7 +19,7 @@ use crate::Seen;
 use crate::SysGenId;
 
 /// How often work is done again because the generation has changed meanwhile.
-const ATTEMPTS: u32 = 16;
+pub(crate) const ATTEMPTS: u32 = 16;
 
 type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sync;
 

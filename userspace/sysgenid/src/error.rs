@@ -2,6 +2,7 @@
 
 //! What can go wrong, in words that say what to do.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +15,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong.
 ///
-/// The texts are for the operator: each says what to do.
+/// The texts are for the operator: each says what to do. A program whose `main` returns one ends with
+/// that text as well: what [`Debug`](fmt::Debug) shows is the same.
 #[non_exhaustive]
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// There is no such node.
     #[error(
@@ -131,4 +133,29 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rust shows what `main` returns as a programmer would want it.
+    #[test]
+    fn a_program_ends_with_words_for_an_operator() {
+        let error = Error::NoDevice {
+            node: "/dev/sysgenid".into(),
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("there is no /dev/sysgenid: load")
+        );
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
 }

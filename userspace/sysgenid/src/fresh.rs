@@ -229,7 +229,7 @@ fn fill_from_kernel(mut bytes: &mut [u8]) -> Result<()> {
 }
 
 /// 32 bytes of the processor's own random number generator; zeroes where it has none.
-fn processor_random() -> Zeroizing<Block> {
+pub(crate) fn processor_random() -> Zeroizing<Block> {
     let mut bytes = Zeroizing::new(Block::default());
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     if let Ok(mut generator) = rdrand::RdRand::new() {

@@ -3,11 +3,16 @@
 //! Bringing a clone back into service.
 
 use std::os::fd::AsFd as _;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::open;
 use rustix::io::Errno;
+use rustix::io::write;
 
 use crate::Error;
 use crate::GENERATION_NODE;
@@ -16,6 +21,7 @@ use crate::Result;
 use crate::Status;
 use crate::Survey;
 use crate::Watcher;
+use crate::fresh::processor_random;
 use crate::sys;
 
 /// A program that changes the generation, and waits until every tracked watcher has acknowledged.
@@ -137,6 +143,9 @@ impl Overseer {
     /// and the kernel's random number generator is made to reseed. Returns the generation after
     /// that, which may be a later one if others change it at the same time.
     ///
+    /// The kernel reseeds from what it has, and so two clones that the hypervisor has given no ID draw
+    /// the same afterwards: [`Overseer::trigger_with_entropy`] is for them.
+    ///
     /// ```
     /// # fn main() -> Result<(), sysgenid::Error> {
     /// let overseer = sysgenid::Overseer::open()?;
@@ -162,6 +171,59 @@ impl Overseer {
                     errno,
                 )),
             };
+        }
+    }
+
+    /// Changes the generation as [`Overseer::trigger`] does, after the kernel's random number generator
+    /// was given what tells this machine from its clones: `entropy`, and numbers of the processor's own
+    /// generator (where there is one).
+    ///
+    /// That is the overseer's duty wherever no hypervisor gives the machine an ID: two machines that are
+    /// resumed from one snapshot, and only triggered, draw the same bytes from the kernel, until it
+    /// happens to have gathered something else. `entropy` are random bytes from outside that no other
+    /// machine gets, 32 of them for example; they count as such.
+    ///
+    /// The order is: the kernel mixes them in, it reseeds, and the generation changes. So whoever sees
+    /// the new generation draws what no clone draws.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// // In truth they come from outside of the machine.
+    /// let mut entropy = [0; 32];
+    /// sysgenid::Fresh::without_device().fill(&mut entropy)?;
+    /// let old = overseer.generation();
+    /// let new = overseer.trigger_with_entropy(0, &entropy)?;
+    /// assert_ne!(new, old);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Overseer::trigger`], and [`Error::Io`] where there is no `/dev/urandom`: nothing was changed
+    /// then.
+    pub fn trigger_with_entropy(&self, least: u32, entropy: &[u8]) -> Result<Generation> {
+        const RANDOM_NODE: &str = "/dev/urandom";
+        let io = |action| Error::io(action, RANDOM_NODE);
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let node = open(RANDOM_NODE, flags, Mode::empty()).map_err(io("open"))?;
+        let of_processor = processor_random();
+        let blocks = entropy
+            .chunks(sys::ENTROPY_BLOCK)
+            .map(|block| (block, true));
+        for (block, counts) in blocks.chain([(&of_processor[..], false)]) {
+            match sys::add_entropy(node.as_fd(), block, counts) {
+                Ok(()) => {}
+                // Without CAP_SYS_ADMIN it can be mixed in as well, and does not count.
+                Err(Errno::PERM) => mix_in(&node, block).map_err(io("write to"))?,
+                Err(errno) => return Err(io("add entropy to")(errno)),
+            }
+        }
+        match sys::reseed(node.as_fd()) {
+            // The driver does it as well, before the change.
+            Ok(()) | Err(Errno::PERM) => self.trigger(least),
+            Err(errno) => Err(io("reseed")(errno)),
         }
     }
 
@@ -198,8 +260,8 @@ impl Overseer {
         loop {
             match sys::wait_watchers(self.watcher.as_fd(), deadline.milliseconds()) {
                 Ok(()) => return Ok(()),
-                // Either a signal, or our own watcher is outdated.
-                Err(Errno::INTR) if !deadline.is_over() => self.ack()?,
+                // Either our own watcher is outdated, or it is a signal.
+                Err(Errno::INTR) if self.ack()? || !deadline.is_over() => {}
                 Err(Errno::TIME | Errno::INTR) => {
                     return Err(Error::TimedOut {
                         limit: limit.unwrap_or_default(),
@@ -210,15 +272,18 @@ impl Overseer {
         }
     }
 
-    /// Acknowledges on the own watcher, until that has held.
-    fn ack(&self) -> Result<()> {
+    /// Acknowledges on the own watcher, until that has held; says whether there was something to
+    /// acknowledge.
+    fn ack(&self) -> Result<bool> {
+        let mut was_outdated = false;
         while let Some(generation) = self.watcher.outdated()? {
+            was_outdated = true;
             match self.watcher.ack(generation) {
-                Err(Error::Superseded { .. }) => {}
-                other => return other,
+                Ok(()) | Err(Error::Superseded { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(was_outdated)
     }
 
     /// What the driver says: the generation, what changed it last, how many watchers are tracked, and
@@ -264,6 +329,17 @@ impl Overseer {
     }
 }
 
+fn mix_in(node: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    while !bytes.is_empty() {
+        match write(node, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// When a wait ends, if ever.
 struct Deadline(Option<Instant>);
 
@@ -296,6 +372,18 @@ pub(crate) fn milliseconds(time: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_reaches_is_no_limit() {
+        for limit in [None, Some(Duration::MAX)] {
+            let deadline = Deadline::after(limit);
+            assert!(!deadline.is_over());
+            assert_eq!(deadline.milliseconds(), 0);
+        }
+        let deadline = Deadline::after(Some(Duration::ZERO));
+        assert!(deadline.is_over());
+        assert_eq!(deadline.milliseconds(), 1);
+    }
 
     #[test]
     fn a_limit_is_never_passed_on_as_none() {

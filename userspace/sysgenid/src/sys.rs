@@ -16,13 +16,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 
+use rustix::ffi::c_int;
 use rustix::ffi::c_void;
 use rustix::io;
 use rustix::io::Errno;
 use rustix::ioctl::IntegerSetter;
 use rustix::ioctl::Ioctl;
 use rustix::ioctl::IoctlOutput;
+use rustix::ioctl::NoArg;
 use rustix::ioctl::Opcode;
+use rustix::ioctl::Setter;
 use rustix::ioctl::ioctl;
 use rustix::ioctl::opcode;
 use rustix::mm::Advice;
@@ -74,6 +77,46 @@ pub(crate) fn trigger(fd: BorrowedFd<'_>, least: u32) -> io::Result<()> {
 /// Waits until no change is due, for at most so many milliseconds, where 0 is no limit.
 pub(crate) fn settle(fd: BorrowedFd<'_>, milliseconds: usize) -> io::Result<()> {
     by_value::<SETTLE>(fd, milliseconds)
+}
+
+/// The type of the ioctls of `/dev/urandom` (`linux/random.h`).
+const RANDOM_MAGIC: u8 = b'R';
+/// `RNDADDENTROPY`
+const ADD_ENTROPY: Opcode = opcode::write::<[c_int; 2]>(RANDOM_MAGIC, 3);
+/// `RNDRESEEDCRNG`
+const RESEED: Opcode = opcode::none(RANDOM_MAGIC, 7);
+
+/// How many bytes one [`add_entropy`] takes.
+pub(crate) const ENTROPY_BLOCK: usize = 64;
+
+/// `struct rand_pool_info`, with its buffer.
+#[repr(C)]
+struct Entropy {
+    bits: c_int,
+    size: c_int,
+    buffer: [u8; ENTROPY_BLOCK],
+}
+
+/// Mixes at most [`ENTROPY_BLOCK`] bytes into the kernel's random number generator. It counts them as
+/// so many random bits, or as none.
+pub(crate) fn add_entropy(fd: BorrowedFd<'_>, bytes: &[u8], counts: bool) -> io::Result<()> {
+    let size = c_int::try_from(bytes.len()).map_err(|_| Errno::INVAL)?;
+    let mut entropy = Entropy {
+        bits: if counts { 8 * size } else { 0 },
+        size,
+        buffer: [0; ENTROPY_BLOCK],
+    };
+    let place = entropy.buffer.get_mut(..bytes.len()).ok_or(Errno::INVAL)?;
+    place.copy_from_slice(bytes);
+    // SAFETY: The call reads two numbers, and after them as many bytes as the second one says, which
+    // are there. It writes none of this program's memory.
+    unsafe { ioctl(fd, Setter::<ADD_ENTROPY, Entropy>::new(entropy)) }
+}
+
+/// Makes the kernel's random number generator reseed from what it has.
+pub(crate) fn reseed(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: The call has no argument: the kernel reads and writes none of this program's memory.
+    unsafe { ioctl(fd, NoArg::<RESEED>::new()) }
 }
 
 /// `VMGENID_GET_OFFSET`, whose answer is what the call returns.
@@ -430,4 +473,55 @@ pub(crate) fn holds_in_child(check: impl FnOnce() -> bool) -> bool {
     };
     let ended = waitpid(Pid::from_raw(child), WaitOptions::empty()).expect("it is our child");
     ended.is_some_and(|(_, status)| status.exit_status() == Some(0))
+}
+
+/// Has the kernel kill this process at any system call that the protocol does not need, and that does
+/// not end it.
+#[cfg(test)]
+pub(crate) fn confine() {
+    use std::mem::offset_of;
+
+    use libc::BPF_ABS;
+    use libc::BPF_JEQ;
+    use libc::BPF_JMP;
+    use libc::BPF_K;
+    use libc::BPF_LD;
+    use libc::BPF_RET;
+    use libc::BPF_W;
+
+    let allowed = [
+        libc::SYS_clock_nanosleep,
+        libc::SYS_getrandom,
+        libc::SYS_exit_group,
+    ];
+    let code = |code: u32| u16::try_from(code).expect("it is small");
+    let number = u32::try_from(offset_of!(libc::seccomp_data, nr)).expect("it is small");
+    // SAFETY: These only put numbers into a struct.
+    let (statement, jump) = unsafe {
+        (
+            |kind, number| libc::BPF_STMT(code(kind), number),
+            |kind, number, yes, no| libc::BPF_JUMP(code(kind), number, yes, no),
+        )
+    };
+    let mut filter = vec![statement(BPF_LD | BPF_W | BPF_ABS, number)];
+    for call in allowed {
+        let call = u32::try_from(call).expect("it is small");
+        filter.push(jump(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
+        filter.push(statement(BPF_RET | BPF_K, libc::SECCOMP_RET_ALLOW));
+    }
+    filter.push(statement(BPF_RET | BPF_K, libc::SECCOMP_RET_KILL_PROCESS));
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).expect("it is short"),
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: The first call takes numbers. The second one reads the program, which is there.
+    let confined = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ) == 0
+    };
+    assert!(confined, "the kernel has no filters");
 }

@@ -2,6 +2,7 @@
 
 //! The generation and the hypervisor's ID, mapped.
 
+use std::fmt;
 use std::os::fd::AsFd as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -19,6 +20,7 @@ use rustix::thread::ClockId;
 use rustix::thread::NanosleepRelativeResult;
 use rustix::thread::clock_nanosleep_relative;
 use rustix::time::Timespec;
+use zeroize::Zeroize as _;
 
 use crate::Error;
 use crate::Fresh;
@@ -29,6 +31,7 @@ use crate::Guard;
 use crate::ID_NODE;
 use crate::Result;
 use crate::VmId;
+use crate::cached::ATTEMPTS;
 use crate::overseer::milliseconds;
 use crate::process;
 use crate::process::Process;
@@ -168,6 +171,22 @@ pub enum IdPage {
     Failed(Error),
     /// [`Options::without_id`] said not to look.
     NotWanted,
+}
+
+/// In words for an operator.
+impl fmt::Display for IdPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Mapped => "the hypervisor's page is mapped",
+            Self::Read => "the hypervisor's page cannot be mapped, and the ID is read at each look",
+            Self::Absent => "there is no /dev/vmgenid: a clone is noticed late",
+            Self::Forbidden(error) | Self::Failed(error) => {
+                return write!(f, "{error}: a clone is noticed late");
+            }
+            Self::NotWanted => "the ID was not asked for: a clone is noticed late",
+        };
+        f.write_str(text)
+    }
 }
 
 /// What was seen in one look: the generation, the epoch and, where it can be looked at, the
@@ -560,7 +579,7 @@ impl SysGenId {
     ///
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// if !matches!(sysgenid.id_page(), IdPage::Mapped | IdPage::Read) {
-    ///     eprintln!("clones are noticed late: {:?}", sysgenid.id_page());
+    ///     eprintln!("{}", sysgenid.id_page());
     /// }
     /// # Ok(())
     /// # }
@@ -601,7 +620,7 @@ impl SysGenId {
         let mut hasten = self.0.hasten.as_deref();
         let mut slept = Duration::ZERO;
         loop {
-            if let Some(fresh) = self.settled() {
+            if let Some(fresh) = self.try_settle() {
                 return fresh;
             }
             let left = limit.saturating_sub(slept);
@@ -621,8 +640,21 @@ impl SysGenId {
         }
     }
 
-    /// What is needed to build anew, if the ID that is seen is answered, or if none can be seen.
-    fn settled(&self) -> Option<Fresh> {
+    /// [`SysGenId::settle`] for who must not sleep, such as an event loop: what is needed to build anew if
+    /// the ID that is seen is answered, or if none can be seen, and nothing if it is too early for that.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::SysGenId::open()?;
+    /// match sysgenid.try_settle() {
+    ///     Some(fresh) => println!("build anew: {:?}", fresh.freshness()),
+    ///     None => println!("serve nobody, and look again in a millisecond"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn try_settle(&self) -> Option<Fresh> {
         let seen = self.look();
         let inner = &*self.0;
         let (Some(id), Some(seen_id)) = (&inner.id, seen.id) else {
@@ -643,6 +675,48 @@ impl SysGenId {
             Freshness::NotReseeded
         };
         is_settled.then(|| Fresh::new(seen, freshness))
+    }
+
+    /// Fills `bytes` with random bytes that no other clone has, for a program that needs some now and then:
+    /// settles, draws, and looks again; what was drawn while the machine was cloned is wiped, and drawn
+    /// anew. It costs two system calls.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// let sysgenid = sysgenid::SysGenId::open()?;
+    /// let mut key = [0; 32];
+    /// let fresh = sysgenid.random(&mut key)?;
+    /// // … use it …
+    /// if sysgenid.look() != fresh.seen() {
+    ///     // … nothing that was made with it may leave …
+    /// }
+    /// # assert_ne!(key, [0; 32]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Fresh::fill`], and [`Error::Unsettled`] if the generation changes all the time. Then `bytes`
+    /// holds zeroes.
+    pub fn random(&self, bytes: &mut [u8]) -> Result<Fresh> {
+        self.random_from(Fresh::fill, bytes)
+    }
+
+    fn random_from(
+        &self,
+        fill: impl Fn(&Fresh, &mut [u8]) -> Result<()>,
+        bytes: &mut [u8],
+    ) -> Result<Fresh> {
+        for _ in 0..ATTEMPTS {
+            let fresh = self.settle();
+            fill(&fresh, bytes)?;
+            if self.look() == fresh.seen() {
+                return Ok(fresh);
+            }
+            bytes.zeroize();
+        }
+        Err(Error::Unsettled { attempts: ATTEMPTS })
     }
 
     /// The number of this process.
@@ -868,6 +942,7 @@ pub mod stand_in {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
     use std::thread;
     use std::time::Instant;
 
@@ -1045,6 +1120,84 @@ mod tests {
         assert_eq!(fresh.freshness(), Freshness::TimedOut);
         assert!(!fresh.is_confirmed());
         assert_eq!(fresh.seen(), sysgenid.look());
+    }
+
+    /// Whoever confines himself after that is not killed by the next change, nor by the second one, for
+    /// which nobody waits.
+    #[test]
+    fn once_it_is_open_two_system_calls_are_enough() {
+        let device = StandIn::new();
+        let sysgenid = device.open(SHORT);
+        let mut bytes = [0; 64];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=2 {
+                    thread::sleep(SHORT);
+                    device.set_id(number);
+                    thread::sleep(SHORT / 4);
+                    device.set_generation(number.into());
+                }
+                thread::sleep(SHORT);
+                device.set_id(3);
+            });
+            assert!(sys::holds_in_child(|| {
+                sys::confine();
+                let mut seen = sysgenid.settle().seen();
+                let mut freshness = Vec::with_capacity(3);
+                while freshness.len() < 3 {
+                    sleep(Duration::from_millis(1));
+                    if sysgenid.look() != seen {
+                        let fresh = sysgenid.settle();
+                        let filled = fresh.fill(&mut bytes).is_ok();
+                        if !filled || sysgenid.random(&mut bytes).is_err() {
+                            return false;
+                        }
+                        freshness.push(fresh.freshness());
+                        seen = fresh.seen();
+                    }
+                }
+                freshness.last() == Some(&Freshness::TimedOut)
+            }));
+        });
+    }
+
+    #[test]
+    fn random_bytes_are_of_the_machine_that_is_there() {
+        let device = StandIn::new();
+        let sysgenid = device.open(LONG);
+        let (mut one, mut other) = ([0; 32], [0; 32]);
+        let fresh = sysgenid.random(&mut one).expect("the kernel has some");
+        assert_eq!(fresh.seen(), sysgenid.look());
+        sysgenid.random(&mut other).expect("the kernel has some");
+        assert!(one != other && one != [0; 32]);
+    }
+
+    /// What was drawn while the machine was cloned does not leave, and is not left behind.
+    #[test]
+    fn random_bytes_are_drawn_anew_after_a_change() {
+        for changes in [1, u32::MAX] {
+            let device = StandIn::new();
+            let sysgenid = device.open(LONG);
+            let count = AtomicU32::new(0);
+            let fill = |_: &Fresh, bytes: &mut [u8]| {
+                assert_eq!(bytes, [0; 8], "what is drawn upon");
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                bytes.fill(u8::try_from(number).expect("it is small"));
+                if number <= changes {
+                    device.set_generation(number);
+                }
+                Ok(())
+            };
+            let mut bytes = [0; 8];
+            let drawn = sysgenid.random_from(fill, &mut bytes);
+            if changes == 1 {
+                assert_eq!(drawn.expect("it is quiet").seen(), sysgenid.look());
+                assert_eq!(bytes, [2; 8]);
+            } else {
+                assert!(matches!(drawn, Err(Error::Unsettled { attempts: 16 })));
+                assert_eq!(bytes, [0; 8]);
+            }
+        }
     }
 
     /// An overseer that changes the generation has nothing to say of the hypervisor's ID.
