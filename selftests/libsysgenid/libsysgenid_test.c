@@ -664,7 +664,7 @@ TEST_F(library, fork_is_noticed_without_a_device)
 	pid_t pid;
 
 	sysgenid_settle(NULL, &fresh);
-	EXPECT_EQ(SYSGENID_FRESH_NO_DEVICE, fresh.freshness);
+	EXPECT_EQ((uint32_t)SYSGENID_FRESH_NO_DEVICE, fresh.freshness);
 	EXPECT_FALSE(sysgenid_changed(NULL, &fresh.seen));
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -676,8 +676,10 @@ TEST_F(library, fork_is_noticed_without_a_device)
 
 TEST_F(library, version)
 {
-	EXPECT_EQ(SYSGENID_VERSION_MAJOR << 16 | SYSGENID_VERSION_MINOR << 8 |
-		  SYSGENID_VERSION_PATCH, sysgenid_version());
+	unsigned int version = SYSGENID_VERSION_MAJOR << 16 | SYSGENID_VERSION_MINOR << 8 |
+			       SYSGENID_VERSION_PATCH;
+
+	EXPECT_EQ(version, sysgenid_version());
 }
 
 /* Nothing is: this machine was not cloned. */

@@ -81,6 +81,7 @@ impl From<&Error> for Failure {
             Error::NotPrivileged => Errno::PERM,
             Error::Superseded { .. } => Errno::STALE,
             Error::TimedOut { .. } | Error::NotSettled { .. } => Errno::TIME,
+            Error::Unsettled { .. } => Errno::AGAIN,
             Error::Io { source, .. } => errno_of(source),
             _ => Errno::IO,
         };

@@ -207,6 +207,22 @@ unsafe fn write<T>(to: *mut T, value: T) -> Result<()> {
     Ok(())
 }
 
+/// The buffer of a caller, with zeroes in it.
+///
+/// # Safety
+///
+/// `buffer` is null, or valid for writes of `size` bytes, which nobody else uses while `'a` lasts.
+unsafe fn bytes<'a>(buffer: *mut c_void, size: usize) -> Result<&'a mut [u8]> {
+    if buffer.is_null() || isize::try_from(size).is_err() {
+        return Err(Failure::invalid("there is no such buffer"));
+    }
+    let buffer = buffer.cast::<u8>();
+    // SAFETY: By the contract of this function. Null was looked for.
+    unsafe { buffer.write_bytes(0, size) };
+    // SAFETY: As above; the bytes have just been initialized, and the size fits.
+    Ok(unsafe { std::slice::from_raw_parts_mut(buffer, size) })
+}
+
 /// Opens something for C, which gets null where that fails.
 ///
 /// # Safety
@@ -424,26 +440,55 @@ pub unsafe extern "C" fn sysgenid_fill(
     size: usize,
 ) -> c_int {
     guarded(|| {
-        if buffer.is_null() || isize::try_from(size).is_err() {
-            return Err(Failure::invalid("there is no such buffer"));
-        }
-        let buffer = buffer.cast::<u8>();
-        // SAFETY: C promises that `buffer` is valid for writes of `size` bytes, and it is not null.
-        unsafe { buffer.write_bytes(0, size) };
-        // SAFETY: As above; the bytes have just been initialized, the size fits, and nobody else uses
+        // SAFETY: C promises that `buffer` is valid for writes of `size` bytes, and that nobody else uses
         // them until this returns.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer, size) };
+        let bytes = unsafe { bytes(buffer, size) }?;
         // SAFETY: C promises that `fresh` is null or valid for a read.
         let fresh = given(unsafe { read(fresh) })?;
         let seen = fresh.seen.known();
         let (Some(seen), Some(freshness)) = (seen, freshness(fresh.freshness)) else {
             return Err(Failure::invalid("nothing has been settled"));
         };
-        let filled = sysgenid::Fresh::new(seen, freshness).fill(bytes);
-        if filled.is_err() {
-            bytes.fill(0);
+        Ok(sysgenid::Fresh::new(seen, freshness).fill(bytes)?)
+    })
+}
+
+/// Fills *buffer with size random bytes that no clone of this machine has: sysgenid_settle(),
+/// sysgenid_fill(), and another look; what was drawn while the machine was cloned is wiped, and drawn
+/// anew. It makes two system calls. With the handle NULL, there is nothing to look at.
+///
+/// @seen: what was seen then, for sysgenid_changed() before what was made with the bytes leaves the
+/// program; NULL for who does not want to know.
+///
+/// Returns 0;
+/// -EAGAIN if somebody changes the generation all the time;
+/// -EINVAL for a buffer that is NULL;
+/// another negative error number of getrandom(), where a sandbox forbids that.
+/// If it fails then the buffer holds zeroes.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_random(
+    handle: Option<&Handle>,
+    buffer: *mut c_void,
+    size: usize,
+    seen: *mut Seen,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: C promises that `buffer` is valid for writes of `size` bytes, and that nobody else uses
+        // them until this returns.
+        let bytes = unsafe { bytes(buffer, size) }?;
+        let fresh = if let Some(Handle(sysgenid)) = handle {
+            sysgenid.random(bytes)?
+        } else {
+            let fresh = sysgenid::Fresh::without_device();
+            fresh.fill(bytes)?;
+            fresh
+        };
+        if !seen.is_null() {
+            // SAFETY: C promises that it is valid for a write. Null was looked for.
+            unsafe { write(seen, fresh.seen().into()) }?;
         }
-        Ok(filled?)
+        Ok(())
     })
 }
 
@@ -640,6 +685,46 @@ pub unsafe extern "C" fn sysgenid_overseer_trigger(
     guarded(|| {
         let Overseer(overseer) = given(overseer)?;
         let new = overseer.trigger(least)?;
+        if generation.is_null() {
+            return Ok(());
+        }
+        // SAFETY: C promises that `generation` is null or valid for a write.
+        unsafe { write(generation, new.get()) }
+    })
+}
+
+/// Changes the generation as sysgenid_overseer_trigger() does, after the kernel's random number generator
+/// was given what tells this machine from its clones: the size bytes at entropy, and numbers of the
+/// processor's own generator (where there is one). That is the overseer's duty wherever no hypervisor
+/// gives the machine an ID: two machines that are resumed from one snapshot, and only triggered, draw
+/// the same from getrandom().
+///
+/// @entropy: random bytes from outside that no other machine gets, 32 for example; NULL with a size of 0
+/// if there are none.
+///
+/// Returns as sysgenid_overseer_trigger(), and -ENOENT where there is no /dev/urandom. If it fails then
+/// nothing was changed.
+#[must_use]
+#[no_mangle]
+pub unsafe extern "C" fn sysgenid_overseer_trigger_with_entropy(
+    overseer: Option<&Overseer>,
+    least: u32,
+    entropy: *const c_void,
+    size: usize,
+    generation: *mut u32,
+) -> c_int {
+    guarded(|| {
+        let Overseer(overseer) = given(overseer)?;
+        let entropy = match (entropy.is_null(), size) {
+            (_, 0) => &[],
+            (false, size) if isize::try_from(size).is_ok() => {
+                // SAFETY: C promises that it is valid for reads of `size` bytes, which fit, and which
+                // nobody changes until this returns. Null was looked for.
+                unsafe { std::slice::from_raw_parts(entropy.cast::<u8>(), size) }
+            }
+            _ => return Err(Failure::invalid("there is no such entropy")),
+        };
+        let new = overseer.trigger_with_entropy(least, entropy)?;
         if generation.is_null() {
             return Ok(());
         }
