@@ -286,6 +286,21 @@ def trigger_changes():
     check_equal(generation(), old + 51, "the generation after a wrong one")
 
 
+def trigger_takes_entropy():
+    """Of a file, or of standard input; as much as nobody guesses, and no more than is meant."""
+    old = generation()
+    with open("/tmp/entropy", "wb") as file:
+        file.write(os.urandom(100))
+    check_equal(json_of("trigger", "--entropy", "/tmp/entropy")["generation"], old + 1, "of a file")
+    with open("/tmp/entropy", "rb") as file:
+        ended = subprocess.run(["sysgenctl", "trigger", "--entropy", "-"], check=False, stdin=file)
+    check_equal(ended.returncode, 0, "of standard input: the exit status")
+    check_equal(generation(), old + 2, "of standard input")
+    for name, said in ("/dev/null", "fewer"), ("/dev/zero", "more"), ("/no/such", "cannot open"):
+        check_has(sysgenctl("trigger", "--entropy", name, status=1).err, said)
+    check_equal(generation(), old + 2, "the generation after a wrong one")
+
+
 def trigger_waits():
     """And says who is left."""
     with Watcher(tracked=True) as watcher:
@@ -1375,6 +1390,7 @@ run_tests(
         an_ack_ends_the_wait,
         nothing_to_settle,
         trigger_changes,
+        trigger_takes_entropy,
         trigger_waits,
         trigger_takes_a_privilege,
         wrong_command_lines,

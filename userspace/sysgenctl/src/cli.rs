@@ -63,8 +63,8 @@ pub enum Verb {
     /// Change the generation
     ///
     /// Changes the generation, as if the system had been cloned. Every watcher becomes outdated. A
-    /// change that is due comes first, and the kernel is made to reseed its random number generator.
-    /// This needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace.
+    /// change that is due comes first. The kernel mixes in what --entropy hands over, and random numbers
+    /// of the processor, and reseeds its random number generator, before anybody is told. This needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user namespace.
     Trigger(TriggerArguments),
     /// Quiesce the system for a snapshot, and thaw it
     ///
@@ -131,6 +131,13 @@ pub struct TriggerArguments {
     /// The least new generation
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub min: u32,
+
+    /// Random bytes from outside that no other clone gets, in a file, or in standard input (-)
+    ///
+    /// The kernel mixes them in before it reseeds. There have to be 16 of them at least, and 4096 at
+    /// most.
+    #[arg(long, value_name = "FILE")]
+    pub entropy: Option<PathBuf>,
 
     /// Wait then until no tracked watcher is outdated
     #[arg(long)]

@@ -4,6 +4,11 @@
 
 use std::fmt;
 use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::Path;
 
 use serde::Serialize;
 use sysgenid::Overseer;
@@ -12,6 +17,9 @@ use crate::cli::TriggerArguments;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::wait::Waited;
+
+/// How many bytes there have to be with --entropy: fewer can be guessed, and more are a mistake.
+const SIZES: RangeInclusive<usize> = 16..=4096;
 
 #[derive(Debug, Serialize)]
 struct Answer {
@@ -22,8 +30,11 @@ struct Answer {
 
 /// Changes the generation, and waits if that is asked for.
 pub fn run(arguments: &TriggerArguments, output: Output) -> Result<(), Failure> {
+    let entropy = arguments.entropy.as_deref().map(read).transpose()?;
     let overseer = Overseer::open()?;
-    let generation = overseer.trigger(arguments.min)?.get();
+    let entropy = entropy.as_deref().unwrap_or_default();
+    let generation = overseer.trigger_with_entropy(arguments.min, entropy)?;
+    let generation = generation.get();
     let (waited, result) = if arguments.wait {
         let waited = Waited::wait(&overseer, arguments.timeout)?;
         let result = waited.result(arguments.timeout);
@@ -33,6 +44,35 @@ pub fn run(arguments: &TriggerArguments, output: Output) -> Result<(), Failure> 
     };
     output.show(&Answer { generation, waited })?;
     result
+}
+
+/// What a file has, or standard input.
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let from = if path == Path::new("-") {
+        return take(io::stdin().lock(), "standard input");
+    } else {
+        path.display().to_string()
+    };
+    let file = File::open(path).map_err(Failure::io(format!("open {from}")))?;
+    take(file, &from)
+}
+
+fn take(source: impl Read, from: &str) -> Result<Vec<u8>, Failure> {
+    let most = u64::try_from(*SIZES.end()).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    source
+        .take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Failure::io(format!("read {from}")))?;
+    if SIZES.contains(&bytes.len()) {
+        return Ok(bytes);
+    }
+    let (least, most) = SIZES.into_inner();
+    let there = if bytes.len() > most { "more" } else { "fewer" };
+    Err(Failure::Refused(format!(
+        "{from} has {there} random bytes than the {least} to {most} that --entropy takes: nothing was \
+         changed"
+    )))
 }
 
 impl Display for Answer {
@@ -49,6 +89,26 @@ impl Display for Answer {
 mod tests {
     use super::*;
     use crate::wait::tests::waited;
+
+    #[test]
+    fn too_little_and_too_much_is_refused() {
+        for (size, is_taken) in [
+            (0, false),
+            (15, false),
+            (16, true),
+            (4096, true),
+            (4097, false),
+        ] {
+            let taken = take(&vec![7; size][..], "there");
+            assert_eq!(
+                taken.is_ok_and(|bytes| bytes.len() == size),
+                is_taken,
+                "{size}"
+            );
+        }
+        // A device that never ends is no mistake that takes long.
+        assert!(take(io::repeat(7), "there").is_err());
+    }
 
     #[test]
     fn the_json_is_what_the_manual_documents() {

@@ -228,7 +228,8 @@ fn fill_from_kernel(mut bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// 32 bytes of the processor's own random number generator; zeroes where it has none.
+/// 32 bytes of the processor's own random number generator; zeroes where it has none, or none to rely on
+/// (AMD's before Zen).
 pub(crate) fn processor_random() -> Zeroizing<Block> {
     let mut bytes = Zeroizing::new(Block::default());
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

@@ -221,8 +221,9 @@ impl Overseer {
             }
         }
         match sys::reseed(node.as_fd()) {
-            // The driver does it as well, before the change.
-            Ok(()) | Err(Errno::PERM) => self.trigger(least),
+            // The driver does it as well, before the change. Where there is no data yet, nobody has drawn
+            // any: what was mixed in comes first.
+            Ok(()) | Err(Errno::PERM | Errno::NODATA) => self.trigger(least),
             Err(errno) => Err(io("reseed")(errno)),
         }
     }
