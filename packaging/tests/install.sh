@@ -46,6 +46,35 @@ refuses_what_is_not_built() {
 	[ ! -e "$system/usr/local/bin/sysgenctl" ]
 }
 
+# wants PART PROGRAM PACKAGE VARIABLES...: it cannot be built, and the last word says why.
+wants() {
+	part=$1 program=$2 package=$3
+	shift 3
+	! make -C "$checkout/userspace" "$part" CARGO_TARGET_DIR="$work/none" "$@" >"$work/out" 2>"$work/err" ||
+		{ echo "# $part is built without $program"; return 1; }
+	has "$work/err" "$part wants the program $program, which is not here (on Debian: apt-get install $package" ||
+		{ diagnose "$work/err"; return 1; }
+}
+
+says_what_a_part_wants() {
+	wants sysgenctl no-cargo cargo CARGO=no-cargo &&
+		wants openssl-provider no-cargo cargo CARGO=no-cargo || return
+	# The header is a part of it.
+	! make -C "$checkout/userspace" libsysgenid CARGO_TARGET_DIR="$work/none" CBINDGEN=no-cbindgen \
+		>"$work/out" 2>"$work/err" || return
+	has "$work/err" "wants the program no-cbindgen" || { diagnose "$work/err"; return 1; }
+	# All programs but one.
+	mkdir "$work/bin" && ln -s /usr/bin/* "$work/bin" && rm "$work/bin/bindgen" || return
+	PATH=$work/bin wants openssl-provider bindgen bindgen CARGO=true || return
+	printf '#!/bin/sh\nfalse\n' >"$work/bin/bindgen" && rm "$work/bin/pkg-config" &&
+		printf '#!/bin/sh\nfalse\n' >"$work/bin/pkg-config" &&
+		chmod +x "$work/bin/bindgen" "$work/bin/pkg-config" || return
+	! PATH=$work/bin make -C "$checkout/userspace" openssl-provider CARGO=true >"$work/out" 2>"$work/err" ||
+		return
+	has "$work/err" "wants the headers of OpenSSL 3 (on Debian: apt-get install libssl-dev)" ||
+		{ diagnose "$work/err"; return 1; }
+}
+
 build() {
 	for file in release/sysgenctl release/libsysgenid_openssl_provider.so linked/libsysgenid.so \
 		linked/libsysgenid.a gnutls/gnutls.so include/sysgenid.h manual/man/sysgenctl.8 \
@@ -138,6 +167,8 @@ echo "TAP version 13"
 listed >"$work/before"
 refuses_what_is_not_built
 result $? "make install builds nothing, and says what is missing"
+says_what_a_part_wants
+result $? "a part is built alone, and says what it wants"
 build || exit
 installs_all
 result $? "make install"
