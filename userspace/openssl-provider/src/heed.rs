@@ -11,7 +11,11 @@ use std::panic::catch_unwind;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use once_cell::race::OnceBox;
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
 use sysgenid::Fresh;
+use sysgenid::Freshness;
 use sysgenid::Seen;
 use sysgenid::SysGenId;
 use zeroize::Zeroizing;
@@ -33,6 +37,10 @@ pub(crate) trait Generator {
 
     /// Reseeds it with these bytes, and from its own source; from that alone if there are none.
     fn reseed(&self, entropy: &[u8]) -> bool;
+
+    /// Runs `wait` while its lock, if somebody has locked it in order to draw, is not held: a process
+    /// that is forked meanwhile would find it locked for ever.
+    fn unlocked<T>(&self, wait: impl FnOnce() -> T) -> T;
 }
 
 /// What was seen in one look, as numbers that are compared fast. Where there is no ID, its numbers are 0.
@@ -110,14 +118,33 @@ impl Known {
     }
 }
 
+/// How the device is opened.
+type Open = dyn Fn() -> Option<SysGenId> + Send + Sync;
+
+/// The device, once it is there.
+struct Device {
+    sysgenid: SysGenId,
+    /// What was seen first of all.
+    first: Seen,
+}
+
+impl Device {
+    fn new(sysgenid: SysGenId) -> Self {
+        let first = sysgenid.look();
+        Self { sysgenid, first }
+    }
+}
+
 /// Looks for all generators of a library context.
-#[derive(Debug)]
 pub(crate) struct Heed {
-    /// Without a device there is nothing to look at, and the generators are OpenSSL's plain ones.
-    sysgenid: Option<SysGenId>,
-    /// What the generators were seeded for, oldest first. It grows by less than 100 bytes with each change
-    /// that comes between two draws; an entry is never removed, so that it can be read without a lock.
-    history: boxcar::Vec<Fresh>,
+    /// Without it there is nothing to look at, and the generators are OpenSSL's plain ones.
+    device: OnceBox<Device>,
+    /// Opens it later, if the module is loaded after the program was started.
+    open: Box<Open>,
+    /// The second in which that was tried last.
+    tried: AtomicU64,
+    /// For what the kernel was waited in vain last.
+    in_vain: Known,
     /// How often a generator was reseeded because of a change.
     reseeds: AtomicU64,
     /// How often the kernel was not known to be reseeded for what was seen.
@@ -127,10 +154,16 @@ pub(crate) struct Heed {
 }
 
 impl Heed {
-    pub(crate) fn new(sysgenid: Option<SysGenId>) -> Self {
+    pub(crate) fn new(open: Box<Open>, sysgenid: Option<SysGenId>) -> Self {
+        let device = OnceBox::new();
+        if let Some(sysgenid) = sysgenid {
+            let _ = device.set(Box::new(Device::new(sysgenid)));
+        }
         Self {
-            sysgenid,
-            history: boxcar::Vec::new(),
+            device,
+            open,
+            tried: AtomicU64::new(second()),
+            in_vain: Known::nothing(),
             reseeds: AtomicU64::new(0),
             unconfirmed: AtomicU64::new(0),
             unconfirmed_look: AtomicU64::new(0),
@@ -139,7 +172,7 @@ impl Heed {
 
     /// Whether there is something to look at.
     pub(crate) fn is_on(&self) -> bool {
-        self.sysgenid.is_some()
+        self.device.get().is_some()
     }
 
     pub(crate) fn reseeds(&self) -> u64 {
@@ -150,31 +183,38 @@ impl Heed {
         self.unconfirmed.load(Ordering::Relaxed)
     }
 
+    /// The device, if it is there now. It is looked for once a second at most.
+    fn found(&self) -> Option<&Device> {
+        if let Some(device) = self.device.get() {
+            return Some(device);
+        }
+        let now = second();
+        if self.tried.swap(now, Ordering::Relaxed) == now {
+            return None;
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| (self.open)())).ok()??;
+        message::tell("on, for the device is there now");
+        Some(self.device.get_or_init(|| Box::new(Device::new(opened))))
+    }
+
     /// Seeds a generator for the first time, by `instantiate`.
     ///
+    /// That does not wait, because OpenSSL may hold a lock of its own around it (before version 3.2, as
+    /// long as a context has no generator yet), which a process that is forked meanwhile finds locked
+    /// for ever.
+    ///
     /// What it is seeded from may be older than the last change: another generator, which somebody
-    /// else made. So it counts as seeded for what was seen first of all; if there was a change since,
-    /// it is reseeded before it gives its first byte.
-    pub(crate) fn seed(
-        &self,
-        known: &Known,
-        generator: &impl Generator,
-        instantiate: impl FnOnce() -> bool,
-    ) -> bool {
-        let Some(sysgenid) = &self.sysgenid else {
-            return instantiate();
-        };
-        // Before that: this process may have been started in a clone whose kernel does not yet know.
-        let entry = match self.history.get(0) {
-            Some(_) => 0,
-            None => self.remember(sysgenid.settle()),
-        };
+    /// else made. So it counts as seeded for what was seen first of all, if that is still what is seen,
+    /// and if the kernel was reseeded for it. Otherwise it is reseeded before it gives its first byte.
+    pub(crate) fn seed(&self, known: &Known, instantiate: impl FnOnce() -> bool) -> bool {
+        let first = self.found().and_then(|Device { sysgenid, first }| {
+            let settled = catch_unwind(AssertUnwindSafe(|| sysgenid.try_settle()));
+            let fresh = settled.ok().flatten()?;
+            (fresh.is_confirmed() && fresh.seen() == *first).then_some(*first)
+        });
         let instantiated = instantiate();
-        if let Some(fresh) = self.history.get(entry) {
-            if instantiated && !fresh.is_confirmed() {
-                reseed(generator, fresh);
-            }
-            known.set(fresh.seen());
+        if let Some(first) = first {
+            known.set(first);
         }
         instantiated
     }
@@ -191,7 +231,7 @@ impl Heed {
         draw: impl Fn() -> T,
         discard: impl Fn(T),
     ) -> T {
-        let Some(sysgenid) = &self.sysgenid else {
+        let Some(Device { sysgenid, .. }) = self.device.get() else {
             return draw();
         };
         let before = Look::at(sysgenid);
@@ -231,17 +271,18 @@ impl Heed {
     /// Waits until the kernel has been reseeded, and reseeds the generator from it. Returns what was
     /// seen then.
     fn renew(&self, sysgenid: &SysGenId, known: &Known, generator: &impl Generator) -> Look {
-        let renewed = catch_unwind(AssertUnwindSafe(|| {
-            let entry = self.settled(sysgenid);
-            let fresh = self.history.get(entry)?;
-            // A generator that has failed is started anew by the next attempt.
-            if reseed(generator, fresh) || reseed(generator, fresh) {
-                self.reseeds.fetch_add(1, Ordering::Relaxed);
-            }
-            known.set(fresh.seen());
-            Some(Look::from(fresh.seen()))
-        }));
-        renewed.ok().flatten().unwrap_or_else(|| {
+        let renewed = self.settled(sysgenid, generator).and_then(|fresh| {
+            catch_unwind(AssertUnwindSafe(|| {
+                // A generator that has failed is started anew by the next attempt.
+                if reseed(generator, &fresh) || reseed(generator, &fresh) {
+                    self.reseeds.fetch_add(1, Ordering::Relaxed);
+                }
+                known.set(fresh.seen());
+                Look::from(fresh.seen())
+            }))
+            .ok()
+        });
+        renewed.unwrap_or_else(|| {
             // A mistake in what this is built of must not end somebody's program: what OpenSSL
             // itself can do is left.
             generator.reseed(&[]);
@@ -249,30 +290,49 @@ impl Heed {
         })
     }
 
-    /// The entry with what is seen now, once it is settled.
-    fn settled(&self, sysgenid: &SysGenId) -> usize {
-        let newest = self.history.count().checked_sub(1);
-        let seen = |entry| self.history.get(entry).map(Fresh::seen);
-        match newest {
+    /// What is seen now, once it is settled; `None` for a mistake in what this is built of.
+    fn settled(&self, sysgenid: &SysGenId, generator: &impl Generator) -> Option<Fresh> {
+        let now = catch_unwind(AssertUnwindSafe(|| {
+            let seen = sysgenid.look();
             // Another generator has waited for it already.
-            Some(entry) if seen(entry) == Some(sysgenid.look()) => entry,
-            _ => self.remember(sysgenid.settle()),
+            if self.in_vain.is(seen.into()) {
+                return Some(Fresh::new(seen, Freshness::TimedOut));
+            }
+            sysgenid.try_settle()
+        }));
+        let fresh = match now.ok()? {
+            Some(fresh) => fresh,
+            None => generator
+                .unlocked(|| catch_unwind(AssertUnwindSafe(|| sysgenid.settle())))
+                .ok()?,
+        };
+        if fresh.freshness() == Freshness::TimedOut {
+            self.in_vain.set(fresh.seen());
         }
+        self.note(&fresh);
+        Some(fresh)
     }
 
-    fn remember(&self, fresh: Fresh) -> usize {
-        if !fresh.is_confirmed() {
-            let Look { id, epoch, process } = fresh.seen().into();
-            let numbers = id.into_iter().chain([epoch, process]);
-            let folded = numbers.fold(0, |folded: u64, number| folded.rotate_left(9) ^ number);
-            // Several threads can have waited for the same, all in vain.
-            if self.unconfirmed_look.swap(folded, Ordering::Relaxed) != folded {
-                self.unconfirmed.fetch_add(1, Ordering::Relaxed);
-                message::tell(&message::doubt(fresh.freshness()));
-            }
+    /// Counts what is not confirmed, and tells of it.
+    fn note(&self, fresh: &Fresh) {
+        if fresh.is_confirmed() {
+            return;
         }
-        self.history.push(fresh)
+        let Look { id, epoch, process } = fresh.seen().into();
+        let numbers = id.into_iter().chain([epoch, process]);
+        let folded = numbers.fold(0, |folded: u64, number| folded.rotate_left(9) ^ number);
+        // Several threads can have waited for the same, all in vain.
+        if self.unconfirmed_look.swap(folded, Ordering::Relaxed) != folded {
+            self.unconfirmed.fetch_add(1, Ordering::Relaxed);
+            message::tell(&message::doubt(fresh.freshness()));
+        }
     }
+}
+
+/// The time, in seconds. Of this clock the kernel tells without a system call wherever it tells of any.
+fn second() -> u64 {
+    let seconds = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
+    u64::try_from(seconds).unwrap_or_default()
 }
 
 /// Reseeds a generator with bytes from the kernel that no clone of this machine has, besides what its
@@ -294,13 +354,13 @@ mod tests {
     use std::cell::Cell;
     use std::cell::RefCell;
     use std::process::Command;
+    use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::AtomicU32;
     use std::thread;
     use std::time::Duration;
     use std::time::Instant;
 
-    use sysgenid::Freshness;
     use sysgenid::Generation;
     use sysgenid::VmId;
     use sysgenid::stand_in::StandIn;
@@ -322,6 +382,8 @@ mod tests {
         failures: Cell<u32>,
         /// Whether it panics when it is given bytes.
         panics: bool,
+        /// What happens when it is not locked.
+        while_unlocked: Option<Box<dyn Fn()>>,
     }
 
     impl Recorder {
@@ -331,6 +393,7 @@ mod tests {
                 reseeds: RefCell::default(),
                 failures: Cell::new(0),
                 panics: false,
+                while_unlocked: None,
             }
         }
 
@@ -356,19 +419,24 @@ mod tests {
             self.failures.set(failures.saturating_sub(1));
             failures == 0
         }
+
+        fn unlocked<T>(&self, wait: impl FnOnce() -> T) -> T {
+            self.while_unlocked.iter().for_each(|happens| happens());
+            wait()
+        }
     }
 
     /// A device, and a library context that looks at it.
     fn heed(limit: Duration) -> (StandIn, Heed) {
         let device = StandIn::new();
-        let heed = Heed::new(Some(device.open(limit)));
+        let heed = Heed::new(Box::new(|| None), Some(device.open(limit)));
         (device, heed)
     }
 
     /// A generator that is seeded for what is seen first.
     fn seeded(heed: &Heed) -> (Known, Recorder) {
         let (known, generator) = (Known::nothing(), Recorder::new());
-        assert!(heed.seed(&known, &generator, || true));
+        assert!(heed.seed(&known, || true));
         assert_eq!(generator.count(), 0);
         (known, generator)
     }
@@ -386,18 +454,53 @@ mod tests {
 
     #[test]
     fn without_a_device_nothing_is_done() {
-        let heed = Heed::new(None);
+        let heed = Heed::new(Box::new(|| None), None);
         let (known, generator) = seeded(&heed);
         assert!(!heed.is_on());
         assert_eq!(draws(&heed, &known, &generator, || {}), 1);
         assert_eq!(generator.count(), 0);
     }
 
+    /// What was made before the module was loaded is reseeded when somebody has found it.
+    #[test]
+    fn a_device_that_comes_later_is_heeded() {
+        let device = StandIn::new();
+        let (there, tries) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU32::new(0)),
+        );
+        let (is_there, counted) = (Arc::clone(&there), Arc::clone(&tries));
+        let sysgenid = device.open(LONG);
+        let open = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            is_there.load(Ordering::SeqCst).then(|| sysgenid.clone())
+        };
+        let heed = Heed::new(Box::new(open), None);
+        let (known, generator) = seeded(&heed);
+        draws(&heed, &known, &generator, || {});
+        there.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        while !heed.is_on() {
+            assert!(start.elapsed() < LONG, "nobody looks for it");
+            seeded(&heed);
+        }
+        // Once in each second, however many generators were made.
+        let seconds = start.elapsed().as_secs() + 2;
+        assert!(u64::from(tries.load(Ordering::SeqCst)) <= seconds);
+        draws(&heed, &known, &generator, || {
+            assert_eq!(generator.lengths(), [48]);
+        });
+        device.set_generation(1);
+        draws(&heed, &known, &generator, || {
+            assert_eq!(generator.count(), 2);
+        });
+    }
+
     #[test]
     fn a_generator_that_cannot_be_seeded_says_so() {
         let (_, heed) = heed(LONG);
         assert!(heed.is_on());
-        assert!(!heed.seed(&Known::nothing(), &Recorder::new(), || false));
+        assert!(!heed.seed(&Known::nothing(), || false));
     }
 
     #[test]
@@ -456,12 +559,38 @@ mod tests {
 
     /// The process was started in a clone whose kernel does not know that it is one.
     #[test]
-    fn a_generator_that_is_seeded_by_a_silent_kernel_is_reseeded() {
-        let (device, heed) = heed(LONG);
-        heed.remember(Fresh::new(device.open(LONG).look(), Freshness::TimedOut));
+    fn a_generator_that_is_seeded_too_early_is_reseeded() {
+        for answered in [false, true] {
+            let device = StandIn::new();
+            device.set_id(1);
+            let heed = Heed::new(Box::new(|| None), Some(device.open(SHORT)));
+            let (known, generator) = (Known::nothing(), Recorder::new());
+            let start = Instant::now();
+            assert!(heed.seed(&known, || true));
+            assert!(start.elapsed() < SHORT, "it has waited");
+            if answered {
+                device.set_generation(1);
+            }
+            for _ in 0..2 {
+                draws(&heed, &known, &generator, || {
+                    assert_eq!(generator.lengths(), [48]);
+                });
+            }
+            assert_eq!(heed.unconfirmed(), u64::from(!answered));
+        }
+    }
+
+    /// The kernel does not say that it was reseeded.
+    #[test]
+    fn a_generator_that_nobody_vouches_for_is_reseeded() {
+        let device = StandIn::new();
+        device.change(1, 1);
+        let heed = Heed::new(Box::new(|| None), Some(device.open(SHORT)));
         let (known, generator) = (Known::nothing(), Recorder::new());
-        assert!(heed.seed(&known, &generator, || true));
-        assert_eq!(generator.lengths(), [48]);
+        assert!(heed.seed(&known, || true));
+        draws(&heed, &known, &generator, || {
+            assert_eq!(generator.lengths(), [48]);
+        });
     }
 
     #[test]
@@ -576,6 +705,26 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_who_has_locked_a_generator() {
+        let (device, heed) = heed(SHORT);
+        let (known, mut generator) = seeded(&heed);
+        device.set_id(1);
+        let counted = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&counted);
+        // Nobody else has the kernel answer.
+        generator.while_unlocked = Some(Box::new(move || {
+            device.set_generation(1 + count.fetch_add(1, Ordering::SeqCst));
+        }));
+        for _ in 0..2 {
+            draws(&heed, &known, &generator, || {
+                assert_eq!(generator.lengths(), [48]);
+            });
+        }
+        assert_eq!(heed.unconfirmed(), 0);
+        assert_eq!(counted.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
     fn a_mistake_of_ours_ends_no_program() {
         let (device, heed) = heed(LONG);
         let (known, mut generator) = seeded(&heed);
@@ -598,13 +747,12 @@ mod tests {
                 assert_eq!(generator.lengths(), [48]);
             });
         }
-        assert!(start.elapsed() >= SHORT);
         // It was waited for once, and not by each of them.
-        assert_eq!(heed.history.count(), 2);
+        assert!((SHORT..2 * SHORT).contains(&start.elapsed()));
         assert_eq!((heed.unconfirmed(), heed.reseeds()), (1, 2));
         let (known, generator) = &generators[0];
         draws(&heed, known, generator, || {});
-        assert_eq!((heed.history.count(), generator.count()), (2, 1));
+        assert_eq!(generator.count(), 1);
 
         // Late, but the kernel has something to say: now its bytes are good.
         device.set_generation(1);
@@ -675,6 +823,10 @@ mod tests {
                     .fetch_max(self.1.generation().get(), Ordering::SeqCst);
                 true
             }
+
+            fn unlocked<T>(&self, wait: impl FnOnce() -> T) -> T {
+                wait()
+            }
         }
 
         const LAST: u32 = 2000;
@@ -682,7 +834,7 @@ mod tests {
         let sysgenid = device.open(LONG);
         let known = Known::nothing();
         let generator = Shared(AtomicU32::new(0), &sysgenid);
-        assert!(heed.seed(&known, &generator, || true));
+        assert!(heed.seed(&known, || true));
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -9,6 +9,8 @@
 
 use std::env;
 use std::ffi::CString;
+use std::io;
+use std::io::Write as _;
 
 use sysgenid::Error;
 use sysgenid::Freshness;
@@ -21,7 +23,8 @@ const ASKED: &str = "SYSGENID_OPENSSL_DEBUG";
 /// Writes a line to standard error, if that is wanted.
 pub(crate) fn tell(text: &str) {
     if env::var_os(ASKED).is_some_and(|value| !value.is_empty()) {
-        eprintln!("sysgenid: OpenSSL provider: {text}");
+        // Where standard error is closed, or full, nobody reads it, and no program may end for that.
+        let _ = writeln!(io::stderr(), "sysgenid: OpenSSL provider: {text}");
     }
 }
 
@@ -53,7 +56,7 @@ pub(crate) fn doubt(freshness: Freshness) -> String {
              hypervisor's"
         }
     };
-    format!("{why}; the ID, the processor's random numbers and the clock are mixed in")
+    format!("{why}; the ID, the processor's random numbers and the moment are mixed in")
 }
 
 /// The provider's name for people, with its state.

@@ -28,6 +28,8 @@ use std::ptr;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use sysgenid::Options;
 
@@ -367,14 +369,15 @@ fn init(handle: *const OSSL_CORE_HANDLE, core: Core) -> Option<NonNull<Provider>
     } else {
         Options::new()
     };
-    let sysgenid = options.open();
+    let sysgenid = options.clone().open();
     let state = message::state(&sysgenid);
     message::tell(&state);
+    let open = Box::new(move || options.clone().open().ok());
     let provider = Box::new(Provider {
         handle,
         core,
         wrapped: OnceLock::new(),
-        heed: Heed::new(sysgenid.ok()),
+        heed: Heed::new(open, sysgenid.ok()),
         name: message::name(&state),
         gettable: gettable(),
         dispatch: dispatch(),
@@ -660,12 +663,35 @@ struct Context {
     /// A generator of the default provider, made by `functions`, and of no one else.
     wrapped: *mut c_void,
     known: Known,
+    /// Whether somebody has locked it, if it has a lock.
+    is_locked: AtomicBool,
 }
 
 impl Context {
     fn provider(&self) -> &Provider {
         // SAFETY: OpenSSL holds a provider as long as there is a generator of it.
         unsafe { self.provider.as_ref() }
+    }
+
+    #[inline]
+    fn lock(&self) -> bool {
+        if let Some(lock) = self.functions.lock {
+            // SAFETY: The generator is the one that is wrapped.
+            if unsafe { lock(self.wrapped) } == 0 {
+                return false;
+            }
+        }
+        self.is_locked.store(true, Ordering::Relaxed);
+        true
+    }
+
+    #[inline]
+    fn unlock(&self) {
+        self.is_locked.store(false, Ordering::Relaxed);
+        if let Some(unlock) = self.functions.unlock {
+            // SAFETY: The generator is the one that is wrapped, and was locked.
+            unsafe { unlock(self.wrapped) };
+        }
     }
 }
 
@@ -701,6 +727,20 @@ impl Generator for Context {
         // SAFETY: The generator is the wrapped one, and there are so many bytes.
         unsafe { reseed(self.wrapped, 0, bytes, entropy.len(), ptr::null(), 0) != 0 }
     }
+
+    fn unlocked<T>(&self, wait: impl FnOnce() -> T) -> T {
+        // Who draws has locked it, and nothing of it was used yet.
+        let is_ours = self.is_locked.load(Ordering::Relaxed);
+        if is_ours {
+            self.unlock();
+        }
+        let waited = wait();
+        if is_ours {
+            // It fails for nobody but who has it already.
+            let _ = self.lock();
+        }
+        waited
+    }
 }
 
 /// The functions that stand for those of the wrapped generator.
@@ -711,8 +751,8 @@ impl Generator for Context {
 /// for is there, so what is returned otherwise is never seen.
 mod thunks {
     use super::{
-        CStr, Cell, Context, Known, NonNull, OSSL_DISPATCH, OSSL_PARAM, Provider, WRAPPED_PROVIDER,
-        Wrapped, bindings, c_int, c_uchar, c_uint, c_void, copy, parameter, ptr,
+        AtomicBool, CStr, Cell, Context, Known, NonNull, OSSL_DISPATCH, OSSL_PARAM, Provider,
+        WRAPPED_PROVIDER, Wrapped, bindings, c_int, c_uchar, c_uint, c_void, copy, parameter, ptr,
     };
 
     /// The context of a call.
@@ -753,8 +793,6 @@ mod thunks {
             input_length: usize
         ) -> c_int, 0;
         enable_locking() -> c_int, 0;
-        lock() -> c_int, 1;
-        unlock();
         get_ctx_params(params: *mut OSSL_PARAM) -> c_int, 0;
         verify_zeroization() -> c_int, 0;
         clear_seed(buffer: *mut c_uchar, length: usize);
@@ -785,6 +823,7 @@ mod thunks {
             functions: wrapped.functions,
             wrapped: generator,
             known: Known::nothing(),
+            is_locked: AtomicBool::new(false),
         });
         Box::into_raw(context).cast()
     }
@@ -799,6 +838,16 @@ mod thunks {
             // SAFETY: The generator is the one that is wrapped.
             unsafe { freectx(context.wrapped) };
         }
+    }
+
+    pub(super) unsafe extern "C" fn lock(vctx: *mut c_void) -> c_int {
+        // SAFETY: As all functions here.
+        c_int::from(unsafe { context(vctx) }.lock())
+    }
+
+    pub(super) unsafe extern "C" fn unlock(vctx: *mut c_void) {
+        // SAFETY: As all functions here.
+        unsafe { context(vctx) }.unlock();
     }
 
     pub(super) unsafe extern "C" fn instantiate(
@@ -831,7 +880,7 @@ mod thunks {
             instantiated != 0
         };
         let heed = &context.provider().heed;
-        c_int::from(heed.seed(&context.known, context, instantiated))
+        c_int::from(heed.seed(&context.known, instantiated))
     }
 
     pub(super) unsafe extern "C" fn generate(

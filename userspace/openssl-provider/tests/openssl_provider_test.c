@@ -10,6 +10,9 @@
  *	openssl_provider_test --waits		draws, waits for the end of its standard
  *						input, and draws between two such writes
  *
+ *	openssl_provider_test --forks		the same, but while several threads draw
+ *						then, it is a forked process that draws
+ *
  * OPENSSL_CONF names the configuration with the provider.
  */
 
@@ -607,6 +610,95 @@ static int draw_without_getrandom(void)
 	return draws() ? 1 : 0;
 }
 
+/* What a program may do that has confined itself after its first draw, and no more. */
+static bool confines(void)
+{
+	static const int allowed[] = {
+		SYS_read, SYS_write, SYS_openat, SYS_close, SYS_mmap, SYS_munmap, SYS_futex,
+		SYS_getrandom, SYS_clock_nanosleep, SYS_exit, SYS_exit_group,
+		/* By this, OpenSSL itself notices a fork. */
+		SYS_getpid,
+	};
+	struct sock_filter filter[2 * sizeof(allowed) / sizeof(*allowed) + 2];
+	struct sock_fprog program = { .filter = filter };
+
+	filter[program.len++] = (struct sock_filter)
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++) {
+		filter[program.len++] = (struct sock_filter)
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+		filter[program.len++] = (struct sock_filter)
+			BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	}
+	filter[program.len++] = (struct sock_filter)
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* Each change comes from outside, when the child is ready for it. */
+static void confined_by_death(void)
+{
+	int status, child[2], parent[2];
+	char byte = 0;
+	pid_t pid;
+
+	CHECK(!pipe(child) && !pipe(parent));
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		if (!draws() || RAND_priv_bytes(&(unsigned char){ 0 }, 1) != 1 || !confines())
+			_exit(2);
+		for (int i = 0; i < 3; i++) {
+			if (write(child[1], &byte, 1) != 1 || read(parent[0], &byte, 1) != 1)
+				_exit(3);
+			if (!draws() || RAND_priv_bytes(&(unsigned char){ 0 }, 1) != 1)
+				_exit(1);
+		}
+		_exit(0);
+	}
+	close(child[1]);
+	for (int i = 0; i < 3 && read(child[0], &byte, 1) == 1; i++) {
+		change();
+		CHECK(write(parent[1], &byte, 1) == 1);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	/* Nothing has killed it. */
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	close(child[0]);
+	close(parent[0]);
+	close(parent[1]);
+}
+
+static long resident(void)
+{
+	long pages = 0;
+	FILE *file = fopen("/proc/self/statm", "r");
+
+	if (!file || fscanf(file, "%*d %ld", &pages) != 1)
+		die("no /proc/self/statm");
+	fclose(file);
+	return pages;
+}
+
+/* A process lives longer than many changes. */
+static void changes_do_not_add_up(void)
+{
+	long before;
+
+	for (int i = 0; i < 200; i++) {
+		change();
+		CHECK(draws());
+	}
+	before = resident();
+	for (int i = 0; i < 10000; i++) {
+		change();
+		CHECK(draws());
+	}
+	/* 32 bytes for each of them would be 78 pages. */
+	CHECK(resident() - before < 39);
+}
+
 static void confined_afterwards(void)
 {
 	CHECK(draws());
@@ -703,6 +795,8 @@ static const struct {
 	{ "forked_and_changed", forked_and_changed },
 	{ "forked", forked },
 	{ "confined_afterwards", confined_afterwards },
+	{ "confined_by_death", confined_by_death },
+	{ "changes_do_not_add_up", changes_do_not_add_up },
 	{ "contexts_come_and_go", contexts_come_and_go },
 	{ "descriptors_are_left_alone", descriptors_are_left_alone },
 	{ "no_two_draws_are_equal", no_two_draws_are_equal },
@@ -752,10 +846,122 @@ static int draw_waiting(void)
 	return 0;
 }
 
+/* Threads that draw when they are told to, each from another place. */
+struct drawing {
+	atomic_bool may_draw;
+	atomic_int prepared, drawn;
+	OSSL_LIB_CTX *untouched;
+};
+
+static void wait_to_draw(struct drawing *drawing)
+{
+	atomic_fetch_add(&drawing->prepared, 1);
+	while (!atomic_load(&drawing->may_draw))
+		usleep(1000);
+}
+
+static void has_drawn(struct drawing *drawing, bool has)
+{
+	if (!has)
+		die("no bytes");
+	atomic_fetch_add(&drawing->drawn, 1);
+}
+
+static void *draw_once_more(void *drawing)
+{
+	if (!draws())
+		die("no bytes");
+	wait_to_draw(drawing);
+	has_drawn(drawing, draws());
+	return NULL;
+}
+
+static void *draw_for_the_first_time(void *drawing)
+{
+	wait_to_draw(drawing);
+	has_drawn(drawing, draws());
+	return NULL;
+}
+
+static bool draws_from_the_primary(void)
+{
+	unsigned char bytes[16];
+
+	return EVP_RAND_generate(RAND_get0_primary(NULL), bytes, sizeof(bytes), 0, 0, NULL, 0) == 1;
+}
+
+static void *draw_from_the_primary(void *drawing)
+{
+	wait_to_draw(drawing);
+	has_drawn(drawing, draws_from_the_primary());
+	return NULL;
+}
+
+static bool draws_from(OSSL_LIB_CTX *context)
+{
+	unsigned char bytes[16];
+
+	return RAND_bytes_ex(context, bytes, sizeof(bytes), 0) == 1;
+}
+
+/* Nobody has drawn from it yet. */
+static void *draw_from_untouched(void *argument)
+{
+	struct drawing *drawing = argument;
+
+	wait_to_draw(drawing);
+	has_drawn(drawing, draws_from(drawing->untouched));
+	return NULL;
+}
+
+/*
+ * Draws in a process that is forked while others wait for the kernel: what they
+ * have locked stays so there.
+ */
+static int draw_and_fork(void)
+{
+	static void *(*const places[])(void *) = {
+		draw_once_more, draw_for_the_first_time, draw_from_the_primary, draw_from_untouched,
+	};
+	enum { PLACES = sizeof(places) / sizeof(*places) };
+	struct drawing drawing = { .untouched = new_context() };
+	pthread_t threads[PLACES];
+	int status;
+	pid_t pid;
+
+	if (!draws())
+		die("no bytes");
+	for (int i = 0; i < PLACES; i++)
+		if (pthread_create(&threads[i], NULL, places[i], &drawing))
+			die("no thread");
+	while (atomic_load(&drawing.prepared) < PLACES)
+		usleep(1000);
+	puts("waiting");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+	atomic_store(&drawing.may_draw, true);
+	usleep(300 * 1000);
+	pid = fork();
+	if (pid == 0) {
+		alarm(30);
+		_exit(!draws() || !draws_from_the_primary() || !draws_from(drawing.untouched));
+	}
+	if (atomic_load(&drawing.drawn))
+		die("nobody had to wait");
+	if (waitpid(pid, &status, 0) != pid || status)
+		die("the forked process has ended with %#x", status);
+	for (int i = 0; i < PLACES; i++)
+		pthread_join(threads[i], NULL);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	int bad = 0;
 
+	if (argc > 1 && !strcmp(argv[1], "--forks"))
+		return draw_and_fork();
 	if (argc > 1 && !strcmp(argv[1], "--waits"))
 		return draw_waiting();
 	if (argc > 1 && !strcmp(argv[1], "--draws"))

@@ -24,18 +24,25 @@ a_program_that_is_started_now_is_answered() {
 	openssl rand -hex 16 >/tmp/out 2>/tmp/err && [ "$(wc -c </tmp/out)" = 33 ] && nothing_is_told
 }
 
-# draws_across_a_change DIGIT CONFIGURATION: a program that draws before and after it.
-draws_across_a_change() {
+# across_a_change DIGIT PROGRAM [ARGUMENT]...: one that says when it waits for it.
+across_a_change() {
+	digit=$1
+	shift
 	mkfifo /tmp/go
-	OPENSSL_CONF=$2 strace -f -o /tmp/trace \
-		/openssl_provider_test --waits </tmp/go >/tmp/out 2>/tmp/err &
+	"$@" </tmp/go >/tmp/out 2>/tmp/err &
 	drawing=$!
 	exec 3>/tmp/go
 	until grep -q '^waiting$' /tmp/out; do sleep 0.1; done
-	change_id "$1"
+	change_id "$digit"
 	exec 3>&-
 	rm /tmp/go
-	wait "$drawing" && nothing_is_told
+	wait "$drawing"
+}
+
+# draws_across_a_change DIGIT CONFIGURATION: a program that draws before and after it.
+draws_across_a_change() {
+	across_a_change "$1" env OPENSSL_CONF="$2" strace -f -o /tmp/trace \
+		/openssl_provider_test --waits && nothing_is_told
 }
 
 # The system calls of the last program between its marks.
@@ -58,12 +65,16 @@ one_that_hastens_asks() {
 	grep -qx ioctl /tmp/out && ! grep -qx clock_nanosleep /tmp/out
 }
 
+a_process_that_is_forked_while_others_wait_draws() {
+	across_a_change 4 /openssl_provider_test --forks
+}
+
 export OPENSSL_CONF=/etc/ssl/sysgenid.cnf
 echo 'TAP version 13'
 : >/tmp/out
 : >/tmp/err
 for test in a_program_that_is_started_now_is_answered a_program_that_runs_sleeps_and_draws \
-	one_that_hastens_asks; do
+	one_that_hastens_asks a_process_that_is_forked_while_others_wait_draws; do
 	$test
 	result $? $test
 done
