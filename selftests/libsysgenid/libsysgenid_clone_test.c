@@ -89,8 +89,9 @@ static bool is_taken_back(void)
 	need(send_id(to), "send_id");
 	fclose(to);
 	sysgenid_overseer_close(changer);
-	return sscanf(received, "%16[0-9a-f]-%*u void %16[0-9a-f]-1 good%n", first, second, &end) == 2 &&
-	       end && strcmp(first, second);
+	if (sscanf(received, "%16[0-9a-f]-%*u void %16[0-9a-f]-1 good%n", first, second, &end) != 2)
+		return false;
+	return end && strcmp(first, second);
 }
 
 int main(void)
