@@ -141,6 +141,8 @@ fn on_the_host(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
     }
     let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
     let scratch = Scratch::new()?;
+    let name = run.name.replace(|c: char| !c.is_alphanumeric(), "-");
+    let kept = cache::build_directory(&format!("host-{name}"))?;
     let mut tests = Vec::new();
     for (number, command) in run.commands.iter().enumerate() {
         let output = Command::new("sh")
@@ -148,6 +150,7 @@ fn on_the_host(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
             .current_dir(&run.directory)
             .env("FILES", files.path())
             .env("SCRATCH", scratch.path())
+            .env("KEPT", &kept)
             .env("LAB", Path::new(&tool).join("lab"))
             .env(cache::INSIDE, "1")
             .env("KDIR", &kernel.tree)
