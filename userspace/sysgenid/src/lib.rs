@@ -100,7 +100,7 @@ pub use crate::sysgenid::IdPage;
 pub use crate::sysgenid::Options;
 pub use crate::sysgenid::Seen;
 pub use crate::sysgenid::SysGenId;
-#[cfg(any(test, feature = "stand-in"))]
+#[cfg(any(test, feature = "__stand-in"))]
 #[doc(hidden)]
 pub use crate::sysgenid::stand_in;
 #[cfg(feature = "tokio")]

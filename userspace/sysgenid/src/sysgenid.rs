@@ -763,7 +763,7 @@ fn sleep(length: Duration) {
     }
 }
 
-#[cfg(any(test, feature = "stand-in"))]
+#[cfg(any(test, feature = "__stand-in"))]
 #[doc(hidden)]
 pub mod stand_in {
     //! Files instead of the device, for what can be tested without it.
