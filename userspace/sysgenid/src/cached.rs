@@ -31,7 +31,7 @@ type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sy
 /// forked process has a value of its own, and never waits for a thread of the one that it comes from.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use sysgenid::Cached;
 /// use sysgenid::SysGenId;
 ///
@@ -47,7 +47,7 @@ type Build<T> = dyn Fn(&Fresh) -> std::result::Result<T, BuildError> + Send + Sy
 /// })?;
 /// assert!(id.ends_with("-1"));
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 pub struct Cached<T> {
     sysgenid: Option<SysGenId>,
@@ -189,7 +189,7 @@ impl<T> Cached<T> {
     /// the same value once more: it would wait for itself.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Cached;
     /// use sysgenid::SysGenId;
     ///
@@ -197,7 +197,7 @@ impl<T> Cached<T> {
     /// counter.with(|count| *count += 1)?;
     /// assert_eq!(counter.with(|count| *count)?, 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -258,7 +258,7 @@ impl<T> fmt::Debug for Cached<T> {
 /// Work that must not cross a change: it remembers what was seen when it was made.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use sysgenid::Error;
 /// use sysgenid::SysGenId;
 ///
@@ -275,7 +275,7 @@ impl<T> fmt::Debug for Cached<T> {
 ///     }
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -292,11 +292,11 @@ impl Guard {
     /// What was seen when the guard was made.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// assert_eq!(sysgenid.guard().seen(), sysgenid.look());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn seen(&self) -> Seen {
@@ -306,11 +306,11 @@ impl Guard {
     /// Looks whether anything has changed since the guard was made. It makes no system call.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let guard = sysgenid::SysGenId::open()?.guard();
     /// guard.check()?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors

@@ -49,14 +49,14 @@ impl Fresh {
     /// [`freshness`](Fresh::freshness). Of other values it is a wrong promise.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Fresh;
     ///
     /// let fresh = sysgenid::SysGenId::open()?.settle();
     /// let carried = Fresh::new(fresh.seen(), fresh.freshness());
     /// assert_eq!(carried.seen(), fresh.seen());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn new(seen: Seen, freshness: Freshness) -> Self {
@@ -79,12 +79,12 @@ impl Fresh {
     /// What was seen. A value that is built now belongs to it: compare with the next look.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let fresh = sysgenid.settle();
     /// assert_eq!(fresh.seen(), sysgenid.look());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn seen(&self) -> Seen {
@@ -95,7 +95,7 @@ impl Fresh {
     /// and if not, why not.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Freshness;
     ///
     /// let fresh = sysgenid::SysGenId::open()?.settle();
@@ -103,7 +103,7 @@ impl Fresh {
     ///     eprintln!("the hypervisor has cloned this machine, and the kernel was not told");
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn freshness(&self) -> Freshness {
@@ -116,13 +116,13 @@ impl Fresh {
     /// operator should hear of it, with [`Fresh::freshness`] as the reason.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let fresh = sysgenid::SysGenId::open()?.settle();
     /// if !fresh.is_confirmed() {
     ///     eprintln!("is this machine a clone? {:?}", fresh.freshness());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
@@ -138,12 +138,12 @@ impl Fresh {
     /// their own, nothing can.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let mut seed = [0; 32];
     /// sysgenid::SysGenId::open()?.settle().fill(&mut seed)?;
     /// # assert_ne!(seed, [0; 32]);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors

@@ -72,13 +72,13 @@ impl VmId {
     /// The bytes as they stand in memory.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// if let Some(id) = sysgenid.look().id() {
     ///     assert_eq!(id.as_bytes().len(), 16);
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

@@ -18,7 +18,7 @@
 //! use sysgenid::Cached;
 //! use sysgenid::SysGenId;
 //!
-//! # fn main() -> Result<(), sysgenid::Error> {
+//! # sysgenid::__on_the_device(|| {
 //! // A session token, which two machines must never share.
 //! let token = Cached::new(SysGenId::open()?, |fresh| {
 //!     let mut token = [0; 16];
@@ -28,7 +28,7 @@
 //! let mine = token.with(|token| *token)?;
 //! assert_eq!(token.with(|token| *token)?, mine, "nothing has changed");
 //! # Ok(())
-//! # }
+//! # });
 //! ```
 //!
 //! [`SysGenId`] is what is below that: [`look`](SysGenId::look), do the work, and look again. A
@@ -63,6 +63,7 @@
 
 mod cached;
 mod error;
+mod examples;
 mod fresh;
 mod generation;
 mod overseer;
@@ -82,6 +83,8 @@ pub use crate::cached::Guard;
 pub use crate::error::BuildError;
 pub use crate::error::Error;
 pub use crate::error::Result;
+#[doc(hidden)]
+pub use crate::examples::__on_the_device;
 pub use crate::fresh::Fresh;
 pub use crate::fresh::Freshness;
 pub use crate::generation::Generation;

@@ -27,7 +27,7 @@ use crate::sys;
 /// A program that changes the generation, and waits until every tracked watcher has acknowledged.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use std::time::Duration;
 ///
 /// use sysgenid::Error;
@@ -45,7 +45,7 @@ use crate::sys;
 ///     Err(error) => return Err(error),
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Debug)]
 pub struct Overseer {
@@ -57,11 +57,11 @@ impl Overseer {
     /// Opens `/dev/sysgenid`. Any process may: only [`Overseer::trigger`] needs a privilege.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// println!("generation {}", overseer.generation());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -74,11 +74,11 @@ impl Overseer {
     /// Opens the node at another place, as a container may have it.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open_at("/dev/sysgenid")?;
     /// # drop(overseer);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -93,11 +93,11 @@ impl Overseer {
     /// The generation at this moment.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// assert_eq!(overseer.generation(), overseer.status()?.generation());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
@@ -109,14 +109,14 @@ impl Overseer {
     /// takes no privilege. Nothing is due where the driver cannot see the hypervisor's ID.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use std::time::Duration;
     ///
     /// let overseer = sysgenid::Overseer::open()?;
     /// overseer.settle(Some(Duration::from_secs(10)))?;
     /// assert_ne!(overseer.status()?.pending(), Some(true));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -147,13 +147,13 @@ impl Overseer {
     /// the same afterwards: [`Overseer::trigger_with_entropy`] is for them.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// let old = overseer.generation();
     /// let new = overseer.trigger(old.get() + 10)?;
     /// assert_eq!(new.get(), old.get() + 10);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -187,7 +187,7 @@ impl Overseer {
     /// the new generation draws what no clone draws.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// // In truth they come from outside of the machine.
     /// let mut entropy = [0; 32];
@@ -196,7 +196,7 @@ impl Overseer {
     /// let new = overseer.trigger_with_entropy(0, &entropy)?;
     /// assert_ne!(new, old);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl Overseer {
     /// it acknowledges by itself. A signal does not end the wait.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use std::time::Duration;
     ///
     /// use sysgenid::Error;
@@ -249,7 +249,7 @@ impl Overseer {
     /// watcher.ack(generation)?;
     /// overseer.wait_watchers(limit)?;
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -291,11 +291,11 @@ impl Overseer {
     /// how many of those are outdated.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Overseer::open()?.status()?;
     /// println!("{} of {} are outdated", status.outdated_watchers(), status.watchers());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -309,7 +309,7 @@ impl Overseer {
     /// but for the overseer's own.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Overseer;
     /// use sysgenid::Watcher;
     ///
@@ -319,7 +319,7 @@ impl Overseer {
     /// let mine = survey.entries().iter().find(|entry| entry.pid() == std::process::id());
     /// assert!(mine.is_some_and(|entry| entry.status().tracked()));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors

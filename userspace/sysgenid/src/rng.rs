@@ -85,7 +85,7 @@ type Make<R> = Box<dyn Fn(&Fresh) -> Result<R> + Send + Sync>;
 /// generator. Where a secret leaves the program, look again: [`SysGenId::guard`].
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use rand::RngExt as _;
 /// use rand::SeedableRng as _;
 /// use rand::rngs::StdRng;
@@ -96,7 +96,7 @@ type Make<R> = Box<dyn Fn(&Fresh) -> Result<R> + Send + Sync>;
 /// let key: [u8; 32] = rng.random();
 /// # assert_ne!(key, [0; 32]);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 ///
 /// # Panics
@@ -116,7 +116,7 @@ impl<R> ReseedOnClone<R> {
     /// own `from_seed` (`SeedableRng::from_seed`), of whatever release of `rand_core`.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::ReseedOnClone;
     /// use sysgenid::SysGenId;
     ///
@@ -129,7 +129,7 @@ impl<R> ReseedOnClone<R> {
     /// let dice = rng.random_range(1..=6);
     /// # assert!((1..=6).contains(&dice));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl<R> ReseedOnClone<R> {
     /// what it returns.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use rand::SeedableRng as _;
     /// use rand::rngs::StdRng;
     /// use rand::seq::SliceRandom as _;
@@ -185,7 +185,7 @@ impl<R> ReseedOnClone<R> {
     /// })?;
     /// # assert_eq!(order.iter().sum::<i32>(), 15);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -206,7 +206,7 @@ impl<R> ReseedOnClone<R> {
     /// to be fresh, an operator should hear of it.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// # use rand::SeedableRng as _;
     /// # use rand::rngs::StdRng;
     /// use sysgenid::Freshness;
@@ -218,7 +218,7 @@ impl<R> ReseedOnClone<R> {
     ///     eprintln!("is this machine a clone? {:?}", rng.freshness());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn freshness(&self) -> Freshness {
@@ -480,12 +480,12 @@ impl ThreadRng {
     /// that does without random numbers rather than to share them.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let rng = sysgenid::rng();
     /// rng.protect()?;
     /// assert!(rng.is_protected());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors

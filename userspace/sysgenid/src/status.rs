@@ -62,11 +62,11 @@ impl Status {
     /// The generation.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// println!("generation {}", status.generation());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn generation(&self) -> Generation {
@@ -76,13 +76,13 @@ impl Status {
     /// The epoch: the number of changes since the driver was loaded, which never comes back.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// let before = overseer.status()?.epoch();
     /// overseer.trigger(0)?;
     /// assert_eq!(overseer.status()?.epoch(), before + 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -92,11 +92,11 @@ impl Status {
     /// The generation that the watcher acknowledged last.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// assert_eq!(status.acked(), status.generation(), "acked when it is opened");
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn acked(&self) -> Generation {
@@ -106,13 +106,13 @@ impl Status {
     /// Whether the watcher has yet to acknowledge a change.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// assert!(!watcher.status()?.outdated());
     /// sysgenid::Overseer::open()?.trigger(0)?;
     /// assert!(watcher.status()?.outdated());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn outdated(&self) -> bool {
@@ -122,11 +122,11 @@ impl Status {
     /// Whether overseers wait for the watcher.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// assert!(!watcher.status()?.tracked(), "nobody asked for it");
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn tracked(&self) -> bool {
@@ -136,12 +136,12 @@ impl Status {
     /// How many tracked watchers there are on this system.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// watcher.set_tracked(true)?;
     /// assert!(watcher.status()?.watchers() >= 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn watchers(&self) -> u64 {
@@ -151,11 +151,11 @@ impl Status {
     /// How many of those are outdated.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// assert!(status.outdated_watchers() <= status.watchers());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn outdated_watchers(&self) -> u64 {
@@ -167,12 +167,12 @@ impl Status {
     /// at the ID), whichever was first; `ioctl` for an overseer; `kernel` for other kernel code.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let overseer = sysgenid::Overseer::open()?;
     /// overseer.trigger(0)?;
     /// assert_eq!(overseer.status()?.source(), "ioctl");
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn source(&self) -> &str {
@@ -183,13 +183,13 @@ impl Status {
     /// it, before anybody was told of the change. `false` also where there is no ID.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// if !status.reseeded() {
     ///     println!("whoever clones this machine has to bring entropy");
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn reseeded(&self) -> bool {
@@ -200,13 +200,13 @@ impl Status {
     /// is still to come. `None` where the driver cannot see the ID.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// if status.pending() == Some(true) {
     ///     println!("this machine is a clone, and the kernel has yet to hear of it");
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn pending(&self) -> Option<bool> {

@@ -78,12 +78,12 @@ impl Survey {
     /// All descriptors, by process ID and number.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
     ///     println!("{}: {}", entry.pid(), entry.command());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn entries(&self) -> &[SurveyEntry] {
@@ -93,11 +93,11 @@ impl Survey {
     /// Those whose watcher is tracked and has yet to acknowledge: those who hold an overseer up.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let survey = sysgenid::Overseer::open()?.survey()?;
     /// println!("{} hold the overseer up", survey.outdated().count());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     pub fn outdated(&self) -> impl Iterator<Item = &SurveyEntry> {
         let entries = self.entries.iter();
@@ -107,13 +107,13 @@ impl Survey {
     /// How many processes could not be looked at, because they are other users'.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let survey = sysgenid::Overseer::open()?.survey()?;
     /// if survey.unreadable() > 0 {
     ///     println!("{} processes could not be looked at", survey.unreadable());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn unreadable(&self) -> usize {
@@ -125,12 +125,12 @@ impl SurveyEntry {
     /// The process.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
     ///     println!("{}", entry.pid());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -140,12 +140,12 @@ impl SurveyEntry {
     /// Its command line or, where it has none, its name.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
     ///     println!("{}", entry.command());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn command(&self) -> &str {
@@ -155,12 +155,12 @@ impl SurveyEntry {
     /// The number of the descriptor.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
     ///     println!("/proc/{}/fd/{}", entry.pid(), entry.fd());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn fd(&self) -> u32 {
@@ -170,12 +170,12 @@ impl SurveyEntry {
     /// What the driver says of the watcher.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// for entry in sysgenid::Overseer::open()?.survey()?.entries() {
     ///     println!("{}: {}", entry.pid(), entry.status().outdated());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn status(&self) -> &Status {

@@ -61,7 +61,7 @@ const LONGEST: Duration = Duration::from_millis(50);
 /// no system call but `clock_nanosleep()` and `getrandom()`, takes no lock, and needs no `/proc`.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use sysgenid::SysGenId;
 ///
 /// let sysgenid = SysGenId::open()?;
@@ -76,7 +76,7 @@ const LONGEST: Duration = Duration::from_millis(50);
 ///     }
 /// }
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone, Debug)]
 pub struct SysGenId(Arc<Inner>);
@@ -218,14 +218,14 @@ impl Seen {
     /// What was seen in a look that an interface for another language has carried.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Seen;
     ///
     /// let seen = sysgenid::SysGenId::open()?.look();
     /// let carried = Seen::new(seen.generation(), seen.epoch(), seen.id(), seen.process());
     /// assert_eq!(carried, seen);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn new(generation: Generation, epoch: u64, id: Option<VmId>, process: u32) -> Self {
@@ -240,11 +240,11 @@ impl Seen {
     /// The generation.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let seen = sysgenid::SysGenId::open()?.look();
     /// println!("generation {}", seen.generation());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn generation(&self) -> Generation {
@@ -255,13 +255,13 @@ impl Seen {
     /// older driver, and on machines with 32 bits, which would load it in two halves.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let before = sysgenid.look().epoch();
     /// sysgenid::Overseer::open()?.trigger(0)?;
     /// assert_eq!(sysgenid.look().epoch(), before + 1);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn epoch(&self) -> u64 {
@@ -271,11 +271,11 @@ impl Seen {
     /// The hypervisor's ID, where it can be looked at.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let seen = sysgenid::Options::new().without_id().open()?.look();
     /// assert_eq!(seen.id(), None);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn id(&self) -> Option<VmId> {
@@ -286,11 +286,11 @@ impl Seen {
     /// nothing else.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// assert_eq!(sysgenid.look().process(), sysgenid.look().process());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub const fn process(&self) -> u32 {
@@ -301,7 +301,7 @@ impl Seen {
 /// How to open: other nodes, another limit. [`SysGenId::open`] does it with none of that.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use std::time::Duration;
 ///
 /// use sysgenid::Options;
@@ -309,7 +309,7 @@ impl Seen {
 /// let sysgenid = Options::new().limit(Duration::from_secs(1)).open()?;
 /// # drop(sysgenid);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -334,11 +334,11 @@ impl Options {
     /// The usual ones: `/dev/sysgenid`, `/dev/vmgenid`, and a limit of five seconds.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().open()?;
     /// # drop(sysgenid);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn new() -> Self {
@@ -348,11 +348,11 @@ impl Options {
     /// Another place for the node `/dev/sysgenid`, as a container may have.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().generation_node("/dev/sysgenid").open()?;
     /// # drop(sysgenid);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn generation_node(mut self, path: impl AsRef<Path>) -> Self {
@@ -363,11 +363,11 @@ impl Options {
     /// Another place for the node `/dev/vmgenid`.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().id_node("/no/such/node").open()?;
     /// assert!(matches!(sysgenid.id_page(), sysgenid::IdPage::Absent));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn id_node(mut self, path: impl AsRef<Path>) -> Self {
@@ -378,11 +378,11 @@ impl Options {
     /// Looks at the generation only, and not at the hypervisor's ID.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().without_id().open()?;
     /// assert!(matches!(sysgenid.id_page(), sysgenid::IdPage::NotWanted));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn without_id(mut self) -> Self {
@@ -394,13 +394,13 @@ impl Options {
     /// seconds].
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use std::time::Duration;
     ///
     /// let sysgenid = sysgenid::Options::new().limit(Duration::from_secs(2)).open()?;
     /// # drop(sysgenid);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn limit(mut self, limit: Duration) -> Self {
@@ -416,11 +416,11 @@ impl Options {
     /// confined to few system calls does without.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().hasten().open()?;
     /// assert!(sysgenid.settle().is_confirmed());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn hasten(mut self) -> Self {
@@ -431,11 +431,11 @@ impl Options {
     /// Opens and maps the nodes.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::Options::new().open()?;
     /// # drop(sysgenid);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -493,14 +493,14 @@ impl SysGenId {
     /// use sysgenid::Error;
     /// use sysgenid::SysGenId;
     ///
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # fn main() -> Result<(), Error> {
     /// let sysgenid = match SysGenId::open() {
     ///     Ok(sysgenid) => Some(sysgenid),
     ///     Err(Error::NoDevice { .. }) => None,
     ///     // A node that is there and cannot be used is worth a message.
     ///     Err(error) => return Err(error),
     /// };
-    /// # assert!(sysgenid.is_some());
+    /// # assert_eq!(sysgenid.is_some(), std::path::Path::new(sysgenid::GENERATION_NODE).exists());
     /// # Ok(())
     /// # }
     /// ```
@@ -519,11 +519,11 @@ impl SysGenId {
     /// program.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// assert_eq!(sysgenid.look(), sysgenid.look());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[inline]
     #[must_use]
@@ -554,11 +554,11 @@ impl SysGenId {
     /// The generation at this moment: one load.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// println!("generation {}", sysgenid.generation());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[inline]
     #[must_use]
@@ -574,7 +574,7 @@ impl SysGenId {
     /// has drawn until then are those of its sisters.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::IdPage;
     ///
     /// let sysgenid = sysgenid::SysGenId::open()?;
@@ -582,7 +582,7 @@ impl SysGenId {
     ///     eprintln!("{}", sysgenid.id_page());
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn id_page(&self) -> &IdPage {
@@ -604,7 +604,7 @@ impl SysGenId {
     /// Throw away what was derived from the old state before calling this.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let mut key = [0; 32];
     /// let fresh = sysgenid.settle();
@@ -612,7 +612,7 @@ impl SysGenId {
     /// # assert_ne!(key, [0; 32]);
     /// # assert_eq!(fresh.seen(), sysgenid.look());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn settle(&self) -> Fresh {
@@ -644,14 +644,14 @@ impl SysGenId {
     /// the ID that is seen is answered, or if none can be seen, and nothing if it is too early for that.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// match sysgenid.try_settle() {
     ///     Some(fresh) => println!("build anew: {:?}", fresh.freshness()),
     ///     None => println!("serve nobody, and look again in a millisecond"),
     /// }
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn try_settle(&self) -> Option<Fresh> {
@@ -682,7 +682,7 @@ impl SysGenId {
     /// anew. It costs two system calls.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let mut key = [0; 32];
     /// let fresh = sysgenid.random(&mut key)?;
@@ -692,7 +692,7 @@ impl SysGenId {
     /// }
     /// # assert_ne!(key, [0; 32]);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -727,14 +727,14 @@ impl SysGenId {
     /// Remembers what is seen now, for work that must not cross a change.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let sysgenid = sysgenid::SysGenId::open()?;
     /// let guard = sysgenid.guard();
     /// // … prepare a transaction …
     /// guard.check()?;
     /// // … commit it …
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn guard(&self) -> Guard {

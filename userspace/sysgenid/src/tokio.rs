@@ -21,7 +21,7 @@ impl AsyncWatcher {
     /// Gives the watcher to the runtime that this is called in.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// # let runtime = tokio::runtime::Builder::new_current_thread()
     /// #     .enable_all()
     /// #     .build()
@@ -37,7 +37,7 @@ impl AsyncWatcher {
     /// watcher.get_ref().ack(generation)?;
     /// # Ok(())
     /// # })
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl AsyncWatcher {
     /// It can be cancelled: nothing is lost.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// # let runtime = tokio::runtime::Builder::new_current_thread()
     /// #     .enable_all()
     /// #     .build()
@@ -76,7 +76,7 @@ impl AsyncWatcher {
     /// assert!(wait.await.is_err(), "nothing has changed");
     /// # Ok(())
     /// # })
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl AsyncWatcher {
     /// The watcher: to acknowledge, for example.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// # let runtime = tokio::runtime::Builder::new_current_thread()
     /// #     .enable_all()
     /// #     .build()
@@ -109,7 +109,7 @@ impl AsyncWatcher {
     /// watcher.get_ref().set_tracked(true)?;
     /// # Ok(())
     /// # })
-    /// # }
+    /// # });
     /// ```
     #[must_use]
     pub fn get_ref(&self) -> &Watcher {

@@ -119,7 +119,7 @@ fn not_the_device(path: &Path) -> Error {
 /// 3. [`ack`](Watcher::ack) that generation. If it has changed again, start again.
 ///
 /// ```
-/// # fn main() -> Result<(), sysgenid::Error> {
+/// # sysgenid::__on_the_device(|| {
 /// use std::time::Duration;
 ///
 /// use sysgenid::Error;
@@ -138,7 +138,7 @@ fn not_the_device(path: &Path) -> Error {
 /// }
 /// assert_eq!(watcher.wait_timeout(Duration::ZERO)?, None);
 /// # Ok(())
-/// # }
+/// # });
 /// ```
 ///
 /// The descriptor is non-blocking and closed on `exec()`. Copies of it, and those in forked
@@ -153,11 +153,11 @@ impl Watcher {
     /// Opens `/dev/sysgenid`.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// assert_eq!(watcher.outdated()?, None);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -171,11 +171,11 @@ impl Watcher {
     /// Opens the node at another place, as a container may have.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open_at("/dev/sysgenid")?;
     /// # drop(watcher);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -208,13 +208,13 @@ impl Watcher {
     /// and does not acknowledge.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// let new = sysgenid::Overseer::open()?.trigger(0)?;
     /// assert_eq!(watcher.outdated()?, Some(new));
     /// assert_eq!(watcher.outdated()?, Some(new), "until it is acknowledged");
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -236,13 +236,13 @@ impl Watcher {
     /// Sleeps until this watcher is outdated, and returns the generation.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// # let new = sysgenid::Overseer::open()?.trigger(0)?;
     /// let generation = watcher.wait()?;
     /// # assert_eq!(generation, new);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -259,13 +259,13 @@ impl Watcher {
     /// As [`Watcher::wait`], for so long at most; `None` when the time is over.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use std::time::Duration;
     ///
     /// let watcher = sysgenid::Watcher::open()?;
     /// assert_eq!(watcher.wait_timeout(Duration::from_millis(10))?, None);
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -298,7 +298,7 @@ impl Watcher {
     /// Acknowledges `generation`: everything that depends on it has been rebuilt.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// use sysgenid::Error;
     /// use sysgenid::Generation;
     ///
@@ -308,7 +308,7 @@ impl Watcher {
     /// let old = Generation::new(new.get() - 1);
     /// assert!(matches!(watcher.ack(old), Err(Error::Superseded { .. })));
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -332,12 +332,12 @@ impl Watcher {
     /// has. Closing the watcher ends it.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let watcher = sysgenid::Watcher::open()?;
     /// watcher.set_tracked(true)?;
     /// assert!(watcher.status()?.tracked());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
@@ -351,11 +351,11 @@ impl Watcher {
     /// may have a table of descriptors of its own.
     ///
     /// ```
-    /// # fn main() -> Result<(), sysgenid::Error> {
+    /// # sysgenid::__on_the_device(|| {
     /// let status = sysgenid::Watcher::open()?.status()?;
     /// println!("generation {}, by {}", status.generation(), status.source());
     /// # Ok(())
-    /// # }
+    /// # });
     /// ```
     ///
     /// # Errors
