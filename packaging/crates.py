@@ -14,7 +14,9 @@ import tomllib
 
 PACKAGES = ("sysgenctl", "libsysgenid", "sysgenid-openssl-provider")
 # That of no particular crate.
-TEMPLATE = re.compile(r"copyright (notice|license|and permission)|\{yyyy\}|\[yyyy\]|<year>", re.IGNORECASE)
+TEMPLATE = re.compile(
+    r"copyright (notice|license|assignment|and permission)|\{yyyy\}|\[yyyy\]|<year>", re.IGNORECASE
+)
 
 
 def linked(tree):
@@ -34,7 +36,7 @@ def holders(crate):
     for path in sorted(crate.glob("[CLU]*")):
         if path.is_file() and re.match(r"LICEN[CS]E|COPY|COPYRIGHT|UNLICENSE", path.name):
             for line in path.read_text(encoding="utf-8").splitlines():
-                found = re.match(r"\s*Copyright\s*(?:\(c\)|©)?\s*(.*\w.*)", line, re.IGNORECASE)
+                found = re.match(r"\s*Copyright\b\s*(?:\(c\)|©)?\s*(.*\w.*)", line, re.IGNORECASE)
                 if found and not TEMPLATE.search(line) and found[1] not in said:
                     said.append(found[1])
     if not said:
