@@ -13,6 +13,10 @@
  *	openssl_provider_test --forks		the same, but while several threads draw
  *						then, it is a forked process that draws
  *
+ *	openssl_provider_test --late		draws where there is no device, waits for the
+ *						end of its standard input, and expects that
+ *						there is one then, which is heeded
+ *
  * OPENSSL_CONF names the configuration with the provider.
  */
 
@@ -846,6 +850,39 @@ static int draw_waiting(void)
 	return 0;
 }
 
+static void *draw_in_a_thread(void *has_drawn)
+{
+	*(bool *)has_drawn = draws();
+	return NULL;
+}
+
+/* The device comes when the program has long had its generators. */
+static int draw_before_the_device(void)
+{
+	bool has_drawn = false;
+	pthread_t thread;
+
+	if (!draws() || provider_number(NULL, "sysgenid-reseeds"))
+		die("this is not how it begins");
+	puts("waiting");
+	fflush(stdout);
+	while (getchar() != EOF)
+		;
+	/* It is looked for by who makes a generator, but not twice in a second. */
+	sleep(2);
+	if (pthread_create(&thread, NULL, draw_in_a_thread, &has_drawn) ||
+	    pthread_join(thread, NULL) || !has_drawn)
+		die("no bytes in a thread");
+	/* It is not known what the old one was seeded for. */
+	for (int reseeds = 1; reseeds <= 2; reseeds++, change()) {
+		uint64_t before = provider_number(NULL, "sysgenid-reseeds");
+
+		if (!draws() || provider_number(NULL, "sysgenid-reseeds") <= before)
+			die("the device is not heeded");
+	}
+	return 0;
+}
+
 /* Threads that draw when they are told to, each from another place. */
 struct drawing {
 	atomic_bool may_draw;
@@ -962,6 +999,8 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "--forks"))
 		return draw_and_fork();
+	if (argc > 1 && !strcmp(argv[1], "--late"))
+		return draw_before_the_device();
 	if (argc > 1 && !strcmp(argv[1], "--waits"))
 		return draw_waiting();
 	if (argc > 1 && !strcmp(argv[1], "--draws"))
