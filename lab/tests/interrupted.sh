@@ -63,13 +63,13 @@ interrupt() {
 echo "TAP version 13"
 # The guest sleeps: however fast the machine is, the lab is not done when it is killed.
 interrupt KILL 8 "making the toolchain root" run -- sleep 1000
-interrupt TERM 25 "making the toolchain root" run -- sleep 1000
+interrupt TERM 15 "making the toolchain root" run -- sleep 1000
 interrupt KILL 10 "building the lab's tool" run -- sleep 1000
 interrupt KILL 1 "asking the archive" run -- sleep 1000
 interrupt KILL 4 "unpacking the source" run -- sleep 1000
 interrupt INT 4 "preparing kernel" run -- sleep 1000
-interrupt KILL 40 "preparing kernel" run -- sleep 1000
-interrupt KILL 20 "building the kernel" run --kernel debug -- sleep 1000
+interrupt KILL 20 "preparing kernel" run -- sleep 1000
+interrupt KILL 10 "building the kernel" run --kernel debug -- sleep 1000
 
 # Two labs at once that need the same things. Each gets its own guest, too.
 "$lab" run -- sh -c 'sleep 2; exit 3' >"$out.1" 2>&1 &
