@@ -8,68 +8,12 @@
  * It knows nothing of the provider: the configuration that OPENSSL_CONF names
  * decides. With --plain it expects that there is none.
  *
- * Each of several places, threads and processes, takes turns, and draws 8 bytes in
- * each. Nobody can know in which turn a place was frozen. So it counts in a page
- * whose physical address is printed before READY, for the host to look at what was
- * saved. Each eight bytes are a place's: four times the number of the turn, plus 1
- * if it is drawing, 2 if the bytes have left. In each clone it prints, besides TAP:
- *
- *	# turns ADDRESS PLACES		where that page is (before READY)
- *	# place NUMBER NAME		what the place does (before READY)
- *	# draws PLACE TURN HEX,HEX,...	what left the place in that turn, and those after
- *
- * What has left in turns that began after the snapshot must be different
- * everywhere. That comparison is the host's.
+ * What it prints, and how it counts its turns, is told in userspace/tests/turns.h.
  */
 
 #define _GNU_SOURCE
-#include <pthread.h>
-#include <stdbool.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-
 #include "common.h"
-
-/*
- * How many of the last turns are kept: more than there are between the resume and
- * the change. With the provider there is none that lets anything out.
- */
-#define KEPT		(1 << 10)
-#define KEPT_PLAIN	(1 << 15)
-
-/* How many turns there are after the change. */
-#define AFTER		64
-
-/* How long the clone may take to show a change, in seconds. */
-#define LIMIT		60
-
-enum { DRAWING = 1, LEFT = 2 };
-
-typedef uint64_t draw_fn(void);
-
-struct place {
-	const char *name;
-	draw_fn *draw;
-	/* In a process of its own, because it forks or was forked. */
-	bool process;
-};
-
-/* The mapped generation. */
-static const _Atomic uint32_t *map_generation(void)
-{
-	int fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
-	void *page;
-
-	if (fd < 0)
-		die("cannot open /dev/sysgenid: %m");
-	page = mmap(NULL, sizeof(uint32_t), PROT_READ, MAP_SHARED, fd, 0);
-	if (page == MAP_FAILED)
-		die("cannot map /dev/sysgenid: %m");
-	close(fd);
-	return page;
-}
+#include "../../tests/turns.h"
 
 static OSSL_LIB_CTX *own_context;
 
@@ -140,7 +84,7 @@ static uint64_t draw_in_new_child(void)
 	return *drawn_by_child;
 }
 
-static const struct place places[] = {
+static const struct place all_places[] = {
 	{ "RAND_bytes", draw, false },
 	{ "RAND_priv_bytes", draw_private, false },
 	{ "own_context", draw_from_own_context, false },
@@ -148,104 +92,6 @@ static const struct place places[] = {
 	{ "new_threads", draw_in_new_thread, false },
 	{ "new_children", draw_in_new_child, true },
 };
-
-#define PLACES		(sizeof(places) / sizeof(*places))
-
-/* Shared with the processes. */
-struct shared {
-	/* In a page of its own. */
-	_Alignas(4096) _Atomic uint64_t turns[512];
-	_Alignas(4096) struct {
-		uint64_t turns;
-		uint64_t failures;
-		uint64_t draws[KEPT_PLAIN];
-	} reports[PLACES];
-};
-
-static struct shared *shared;
-static const _Atomic uint32_t *generation;
-static uint32_t before;
-static uint64_t kept = KEPT;
-
-static void take_turns(size_t number)
-{
-	uint64_t turn, left = AFTER;
-
-	for (turn = 0; left > 0; turn++) {
-		uint64_t drawn;
-
-		atomic_store(&shared->turns[number], 4 * turn + DRAWING);
-		drawn = places[number].draw();
-		atomic_store(&shared->turns[number], 4 * turn + LEFT);
-		shared->reports[number].draws[turn % kept] = drawn;
-		if (!drawn)
-			shared->reports[number].failures++;
-		if (atomic_load(generation) != before)
-			left--;
-	}
-	shared->reports[number].turns = turn;
-}
-
-static void *place_thread(void *number)
-{
-	take_turns((uintptr_t)number);
-	return NULL;
-}
-
-static pid_t place_process(size_t number)
-{
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		take_turns(number);
-		_exit(0);
-	}
-	if (pid < 0)
-		die("cannot fork: %m");
-	return pid;
-}
-
-/* From /proc/self/pagemap, of a page that is present. */
-static uint64_t physical_address(const void *page)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint64_t entry = 0;
-
-	if (pread(fd, &entry, sizeof(entry), (uintptr_t)page / 4096 * 8) != sizeof(entry))
-		die("cannot read /proc/self/pagemap: %m");
-	close(fd);
-	/* Bits 0 to 54 are the number of the frame. */
-	entry &= (1ULL << 55) - 1;
-	if (!entry)
-		die("the page of the turns is not in memory");
-	return entry * 4096;
-}
-
-static bool all_have_begun(void)
-{
-	for (size_t i = 0; i < PLACES; i++)
-		if (atomic_load(&shared->turns[i]) < 4)
-			return false;
-	return true;
-}
-
-static void nap(void)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
-}
-
-static void show(size_t number)
-{
-	uint64_t turns = shared->reports[number].turns;
-	uint64_t turn = turns > kept ? turns - kept : 0;
-
-	printf("# draws %zu %llu ", number, (unsigned long long)turn);
-	for (; turn < turns; turn++)
-		printf("%016llx,",
-		       (unsigned long long)shared->reports[number].draws[turn % kept]);
-	printf("\n");
-}
 
 /* How often the provider had to do without a word of the kernel. */
 static uint64_t unconfirmed(void)
@@ -263,35 +109,18 @@ static uint64_t unconfirmed(void)
 	return count;
 }
 
-static int ok(int number, bool good, const char *name)
-{
-	printf("%sok %d %s\n", good ? "" : "not ", number, name);
-	return !good;
-}
-
 int main(int argc, char **argv)
 {
-	const char *expected = "sysgenid";
-	pthread_t threads[PLACES];
-	pid_t processes[PLACES];
-	uint64_t failures = 0;
+	bool plain = argc == 2 && !strcmp(argv[1], "--plain");
+	const char *expected = plain ? "default" : "sysgenid";
 	bool as_expected;
-	time_t start;
 	int bad = 0;
 
-	if (argc == 2 && !strcmp(argv[1], "--plain")) {
-		expected = "default";
-		kept = KEPT_PLAIN;
-	} else if (argc != 1) {
+	if (argc != 1 && !plain)
 		die("usage: openssl_clone_test [--plain]");
-	}
-	generation = map_generation();
-	before = atomic_load(generation);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
 	drawn_by_child = mmap(NULL, sizeof(*drawn_by_child), PROT_READ | PROT_WRITE,
 			      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED || drawn_by_child == MAP_FAILED)
+	if (drawn_by_child == MAP_FAILED)
 		die("no memory: %m");
 
 	/* What children inherit has been drawn from. */
@@ -304,46 +133,13 @@ int main(int argc, char **argv)
 		      !strcmp(provider_of(RAND_get0_primary(NULL)), expected) &&
 		      !strcmp(provider_of(RAND_get0_public(own_context)), expected);
 
-	atomic_store(&shared->turns[0], 0);
-	printf("# turns %#llx %zu\n", (unsigned long long)physical_address(shared->turns), PLACES);
-	for (size_t i = 0; i < PLACES; i++)
-		printf("# place %zu %s\n", i, places[i].name);
-	fflush(stdout);
-	/* Those first: a process with threads is not one to fork. */
-	for (size_t i = 0; i < PLACES; i++)
-		if (places[i].process)
-			processes[i] = place_process(i);
-	for (uintptr_t i = 0; i < PLACES; i++)
-		if (!places[i].process &&
-		    pthread_create(&threads[i], NULL, place_thread, (void *)i))
-			die("cannot start a thread");
-	while (!all_have_begun())
-		nap();
-	printf("READY\n");
-	fflush(stdout);
-
-	start = time(NULL);
-	while (atomic_load(generation) == before && time(NULL) - start < LIMIT)
-		nap();
-	if (atomic_load(generation) == before)
-		die("the machine was not cloned in time");
-	for (size_t i = 0; i < PLACES; i++) {
-		if (places[i].process)
-			waitpid(processes[i], NULL, 0);
-		else
-			pthread_join(threads[i], NULL);
-		failures += shared->reports[i].failures;
-	}
+	run_places(all_places, sizeof(all_places) / sizeof(*all_places), plain ? KEPT_PLAIN : KEPT);
 
 	printf("TAP version 13\n1..4\n");
 	bad += ok(1, as_expected, "generators_are_of_the_expected_provider");
-	bad += ok(2, failures == 0, "no_draw_has_failed");
-	bad += ok(3, kept == KEPT_PLAIN || unconfirmed() == 0, "the_kernel_had_its_say");
-	for (size_t i = 0; i < PLACES; i++)
-		failures += shared->reports[i].turns < AFTER;
-	bad += ok(4, failures == 0, "all_places_have_come_to_their_end");
-	/* Last: they are long, and no detail of a test that has failed. */
-	for (size_t i = 0; i < PLACES; i++)
-		show(i);
+	bad += ok(2, no_draw_has_failed(), "no_draw_has_failed");
+	bad += ok(3, plain || unconfirmed() == 0, "the_kernel_had_its_say");
+	bad += ok(4, all_have_ended(), "all_places_have_come_to_their_end");
+	show_turns();
 	return bad ? 1 : 0;
 }
