@@ -456,6 +456,15 @@ TEST_F(sysgenid, access_mode_is_kept)
 	EXPECT_EQ(EBADF, errno);
 	EXPECT_EQ(-1, read(writer, &value, sizeof(value)));
 	EXPECT_EQ(EBADF, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, PROT_READ, MAP_SHARED, writer, 0));
+	EXPECT_EQ(EACCES, errno);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, self->page, PROT_READ, MAP_PRIVATE, writer, 0));
+	EXPECT_EQ(EACCES, errno);
+
+	/* What an overseer does takes no access. */
+	EXPECT_EQ(0, ioctl(reader, SYSGENID_TRIGGER_GEN_UPDATE, 0UL));
+	EXPECT_EQ(0, ioctl(writer, SYSGENID_TRIGGER_GEN_UPDATE, 0UL));
+	EXPECT_EQ(0, ioctl(reader, SYSGENID_SETTLE, 0UL));
 
 	/* A writer needs no read to ack what it saw elsewhere. */
 	value = change();

@@ -44,51 +44,85 @@
  * or private: it is a struct sysgenid_page. The descriptor can be closed: the
  * mapping stays, across fork() too, and is not waited for by anybody.
  *
- * Remember the generation before the secret state is built. Before each use,
- * load it again (an acquire load) and compare: != means that the state has to be
- * built anew. A program with 64 bits can do so with the epoch. Where the change
- * comes from the hypervisor and the flag SYSGENID_FLAG_RESEEDED is set, getrandom()
- * gives fresh output to whoever has seen the new value. Without the flag, add to it
- * what else there is: the ID, a hardware random number generator, the clock.
+ * Remember the generation before the state that must be unique is built. Before each
+ * use, load it again and compare: != means that the state has to be built anew. A
+ * program with 64 bits compares the epoch as well. The loads are relaxed ones, of no
+ * more than the machine's word, and after them comes an acquire fence: what is used or
+ * drawn after that is no older than what was seen. (In C, acquire loads do as well.)
+ *
+ * Look again when a result is complete, before it leaves the program, and throw it away
+ * if anything has changed. Before these loads come a full compiler barrier and an
+ * acquire-release fence, or the work may sink below the look.
+ *
+ * Where the change comes from the hypervisor and the flag SYSGENID_FLAG_RESEEDED is
+ * set, getrandom() gives fresh output to whoever has seen the new value. Without the
+ * flag, add to it what else there is: the ID, a hardware random number generator, the
+ * clock. With the generation alone a clone is noticed some milliseconds late; see "For a
+ * program that keeps secrets".
  *
  * For a program that wants to be told
  * -----------------------------------
  * An outdated watcher is readable (EPOLLIN | EPOLLRDNORM), and stays so until it
- * acks:
+ * acks. An ack is a write, so open the device O_RDWR: a watcher that is open O_RDONLY
+ * can wait and read, and stays outdated after its first change until it is closed.
  *
- *	1. poll(), or a blocking read().
- *	2. read() the generation, as four bytes. Reading does not ack. A read by
+ *	1. open() the device O_RDWR, and only then build the state: what changes in
+ *	   between is not missed, for the watcher is outdated then.
+ *	2. poll(), with no limit, or a blocking read(). In an event loop, add the
+ *	   descriptor once, level-triggered.
+ *	3. read() the generation, as four bytes. Reading does not ack. A read by
  *	   a watcher that is not outdated blocks, or fails with EAGAIN where the
  *	   descriptor is O_NONBLOCK or the call has RWF_NOWAIT.
- *	3. Build the state anew.
- *	4. write() the same four bytes: this acks. If the generation has changed
+ *	4. Build the state anew.
+ *	5. write() the same four bytes: this acks. If the generation has changed
  *	   again in the meantime then the write fails with EINVAL: start again
- *	   at 2.
+ *	   at 3.
+ *
+ * A program that is started in a clone, of which the kernel has not heard yet, is told
+ * when it has. If what it builds at 1 must not be that of another clone, then it calls
+ * SYSGENID_SETTLE before, with a limit of some seconds.
+ *
+ * Programs that do this by way of the C library, with poll(), with epoll and with
+ * sd-event, are in samples/ of the sysgenid repository.
  *
  * There is no file position: lseek(), pread() and pwrite() fail with ESPIPE.
  *
+ * open() fails with
+ *	ENOENT	   if there is no node: the driver is not loaded, or this /dev was made
+ *		   without it. A node that was left behind gives ENODEV or ENXIO;
+ *	EACCES	   if the node's mode, or a security module, forbids it (the driver
+ *		   makes it 0666);
+ *	EPERM	   if the device policy of a container or service forbids it;
+ *	ENOMEM	   if memory is short.
  * read() fails with
+ *	EBADF	   if the descriptor is not open for reading;
  *	EINVAL	   for less than four bytes (zero bytes succeed, and do nothing);
  *	EAGAIN	   see above;
+ *	EINTR	   if a signal arrives while it blocks, whose handler has no SA_RESTART;
  *	EFAULT	   for memory that cannot be written.
  * write() fails with
+ *	EBADF	   if the descriptor is not open for writing;
  *	ENOBUFS	   for any other size than four bytes;
  *	EFAULT	   for memory that cannot be read;
  *	EINVAL	   if the value is not the current generation.
  * mmap() fails with
+ *	EACCES	   if the descriptor is not open for reading, or for a shared mapping
+ *		   with PROT_WRITE if it is not open for writing;
  *	EINVAL	   for more than one page, or for an offset that is not 0;
- *	EPERM	   for PROT_WRITE (but EACCES for a shared writable mapping through
- *		   a read-only descriptor).
- * A mapping with PROT_EXEC is made, and is not executable.
+ *	EPERM	   for any other mapping with PROT_WRITE;
+ *	ENOMEM	   if memory is short.
+ * A mapping with PROT_EXEC is made, and is not executable (but EPERM where /dev is
+ * mounted noexec).
  *
  * For an overseer
  * ---------------
  * A program whose state must not be used before it has been renewed makes its
- * watcher tracked (SYSGENID_SET_WATCHER_TRACKING). The overseer, which keeps the
- * system quiesced meanwhile, causes the change (SYSGENID_TRIGGER_GEN_UPDATE) or
- * learns of one, acks it on its own watcher if it has one open from before, and
- * calls SYSGENID_WAIT_WATCHERS. On success all tracked watchers have acked or
- * have been closed, and the system can go on.
+ * watcher, which is open O_RDWR, tracked (SYSGENID_SET_WATCHER_TRACKING). The overseer,
+ * which keeps the system quiesced meanwhile, causes the change
+ * (SYSGENID_TRIGGER_GEN_UPDATE, which see for its duty) or learns of one, acks it on its
+ * own watcher if it has one open from before, and calls SYSGENID_WAIT_WATCHERS. On
+ * success all tracked watchers have acked or have been closed, and the system can go on.
+ * A watcher that was opened after the change has nothing to ack, and may be O_RDONLY.
  *
  * Each change also emits a "change" uevent from the device, in order, with
  * SYSGENID=<generation>, SYSGENID_SOURCE=<source> and SYSGENID_RESEEDED=<0 or 1> in
@@ -121,8 +155,9 @@
  * there is an ID, /dev/vmgenid shows it, read-only, and the answer to it; its mode is
  * 0400, because the ID identifies this machine.
  *
- * Open it O_RDONLY (all else fails with EACCES). Map one page with PROT_READ, shared
- * or private,
+ * Open it O_RDONLY. All else fails with EACCES, also for root; for the other errors of
+ * open() see above. There is no node where the machine has no such device. Map one page
+ * with PROT_READ, shared or private,
  *	at offset 0		  the hypervisor's page. The ID is the 16 bytes at
  *				  the offset that VMGENID_GET_OFFSET returns;
  *	at an offset of one page  the answer: a struct vmgenid_answer_page.
@@ -136,14 +171,38 @@
  *	EINVAL	   for less than 16 bytes, and at the positions between;
  *	EFAULT	   for memory that cannot be written.
  *
- * How a program that keeps secrets uses all of this is said step by step in
- * Documentation/userspace-api/vmgenid.rst.
- *
  * /proc/<pid>/fdinfo/<fd> shows:
  *	vmgenid-offset		    the offset of the ID in the page;
  *	vmgenid-id		    the ID, 32 hexadecimal digits, if who opened the
  *				    file had CAP_SYS_ADMIN;
  *	vmgenid-answered	    the answered ID, likewise.
+ *
+ * For a program that keeps secrets
+ * --------------------------------
+ * It maps the generation page, the hypervisor's page and the answer. This is all that
+ * it does; Documentation/userspace-api/vmgenid.rst says why, and samples/secrets.c in
+ * the sysgenid repository is a complete program.
+ *
+ *	1. Settle. Load the ID and the generation, and then the whole answer. If the
+ *	   answer's ID and generation are those that were loaded, then the machine is
+ *	   settled. Else sleep, for a millisecond at first and for some tens later, and
+ *	   begin anew, for five seconds at most. (Or call SYSGENID_SETTLE once, and
+ *	   look.) This comes before anything is drawn, also in a program that has just
+ *	   been started: it may have been started in a clone that has just been
+ *	   resumed, and neither 0 nor whatever stands there first is settled.
+ *	2. Remember the ID and the generation that were compared. Draw from getrandom().
+ *	   If the answer's flags have no SYSGENID_FLAG_RESEEDED, or after five seconds,
+ *	   add to that what else there is, and report it.
+ *	3. Before each use of what was drawn, load both, and compare with what is
+ *	   remembered: != means throw it away, and settle.
+ *	4. Look again before a result leaves the program, and once more when it has
+ *	   left; who has got it hears then whether it counts.
+ *	5. Without /dev/vmgenid there is nothing to wait for: the generation page alone
+ *	   is looked at, and its flags count. A clone is noticed late then.
+ *	6. A forked process has all that its parent has drawn. A page with
+ *	   MADV_WIPEONFORK, looked at like the others, tells it.
+ *
+ * The loads and the fences are those of a program that looks before each use.
  */
 
 #ifndef _UAPI_LINUX_SYSGENID_H
@@ -169,9 +228,10 @@
  *
  * The driver stores the flags, the generation and the epoch in this order, each with
  * release. So load the epoch before the generation, and the generation before the
- * flags, each with acquire: whoever sees the new epoch sees the generation and the
- * flags that belong to it, or later ones. All numbers are in the byte order of the
- * machine. The rest of the page is zero, and may get a meaning later: ignore it.
+ * flags, by relaxed loads, with an acquire fence after each (in C, acquire loads do as
+ * well): whoever sees the new epoch sees the generation and the flags that belong to
+ * it, or later ones. All numbers are in the byte order of the machine. The rest of the
+ * page is zero, and may get a meaning later: ignore it.
  */
 struct sysgenid_page {
 	/** @generation: the generation */
@@ -188,9 +248,10 @@ struct sysgenid_page {
 /**
  * struct vmgenid_answer_page - what a mapping of /dev/vmgenid at one page begins with
  *
- * It is written at every change. Load the sequence with acquire, then the rest, and
- * after an acquire fence the sequence again: if it was even, and is the same, then
- * what was loaded belongs together.
+ * It is written at every change. Load the sequence, and after an acquire fence the rest,
+ * and after another one the sequence again, all by relaxed loads of no more than the
+ * machine's word (in C, an acquire load does as well as a load with a fence after it): if
+ * the sequence was even, and is the same, then what was loaded belongs together.
  */
 struct vmgenid_answer_page {
 	/** @sequence: odd while the rest is being written */
@@ -259,7 +320,14 @@ struct vmgenid_answer_page {
  * If a change is due then that one is made first.
  *
  * The caller needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN in the initial user
- * namespace.
+ * namespace. The descriptor may be open in any way.
+ *
+ * The random number generator has nothing to reseed from but what it has. Where no
+ * hypervisor gives the machine an ID of its own, two machines that come from one snapshot
+ * and are only triggered draw the same from getrandom(). So there the caller has a duty,
+ * before this: RNDADDENTROPY with random bytes from outside that no other machine gets,
+ * and then RNDRESEEDCRNG, which are ioctls of /dev/urandom (<linux/random.h>). See "The
+ * overseer's duty" in Documentation/userspace-api/vmgenid.rst.
  *
  * Return:
  * * 0 - the generation has changed
