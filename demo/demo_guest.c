@@ -3,10 +3,12 @@
  * The guest's part of the demonstration: some programs that live through a
  * snapshot, each with its own way to notice that it has been cloned.
  *
- * It is also the first example of how to use /dev/sysgenid from C. Read
- * watch_by_poll(), watch_by_read() and watch_by_looking() for the three ways to
- * learn of a change, oversee() for how to wait until everybody is done, and
- * draw_with_a_look() for what a library that keeps secrets has to do.
+ * It also shows how to use /dev/sysgenid from C. Read watch_by_poll(),
+ * watch_by_read() and watch_by_looking() for the three ways to learn of a change,
+ * oversee() for how to wait until everybody is done, and draw_with_a_look() for how
+ * a program reseeds a library. It looks at the generation only, which changes some
+ * milliseconds after the resume; a program that keeps secrets looks at /dev/vmgenid
+ * as well: samples/secrets.c does.
  *
  * Roles, each a process of its own, forked by the parent:
  *	poll		 asleep in poll(); acks at once
@@ -377,9 +379,10 @@ static void reseed_openssl(const char *name)
 }
 
 /*
- * A program that looks before each use. One that keeps secrets looks once more
- * before what it has drawn leaves it, as this one does: the snapshot may have
- * been taken in between.
+ * A program that looks before each use, and once more before what it has drawn
+ * leaves it: the snapshot may have been taken in between. It waits for the change
+ * before it draws. One that draws at any moment is not safe with the generation
+ * alone, for getrandom() repeats itself until that has changed: see samples/secrets.c.
  */
 static void draw_with_a_look(void)
 {
