@@ -4,16 +4,17 @@
 # Programs of others with the crate: by the lines for Cargo.toml and the flags for static linking
 # that its README has, on their own and not in our workspace. Prints TAP.
 #
-# usage: LAB=/path/to/lab FILES=DIR SCRATCH=DIR cargo_test.sh (DIR/sysgenctl is linked statically)
+# usage: LAB=/path/to/lab FILES=DIR SCRATCH=DIR KEPT=DIR cargo_test.sh (FILES/sysgenctl is linked
+# statically, and in KEPT is what was compiled before)
 set -u
 
 . "$(dirname "$0")/../lab/tests/tap.sh"
 
-: "${LAB:?}" "${FILES:?}" "${SCRATCH:?}"
+: "${LAB:?}" "${FILES:?}" "${SCRATCH:?}" "${KEPT:?}"
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 readme=$checkout/userspace/sysgenid/README.md
 target=x86_64-unknown-linux-gnu
-export CARGO_TARGET_DIR="$SCRATCH/target" CARGO_PROFILE_DEV_DEBUG=none
+export CARGO_TARGET_DIR="$KEPT/target" CARGO_PROFILE_DEV_DEBUG=none
 
 # Each line with a path, and the one after it if it names another crate, becomes $SCRATCH/N/lines.
 ln -s "$checkout" "$SCRATCH/sysgenid" || exit
