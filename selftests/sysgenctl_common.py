@@ -117,7 +117,8 @@ class Background:
 
     def __init__(self, *arguments, nobody=False):
         # pylint: disable=consider-using-with
-        self.out = open(f"/tmp/out.{time.monotonic_ns()}", "w+", encoding="utf-8")
+        # It is read from its beginning while it is written at its end.
+        self.out = open(f"/tmp/out.{time.monotonic_ns()}", "a+", encoding="utf-8")
         self.process = subprocess.Popen(
             ["sysgenctl", *arguments],
             stdin=subprocess.DEVNULL,
