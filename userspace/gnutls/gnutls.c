@@ -23,12 +23,14 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <sysgenid.h>
 
@@ -55,7 +57,9 @@ static struct {
 	/* GnuTLS's generator of FIPS 140 refuses to be refreshed. */
 	bool is_fixed;
 	/* NULL without a device. */
-	struct sysgenid *machine;
+	_Atomic(struct sysgenid *) machine;
+	/* The second in which one was looked for last. */
+	_Atomic(time_t) looked;
 } gnutls;
 
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
@@ -91,21 +95,56 @@ static void *in_gnutls(const char *name)
 	return library ? dlsym(library, name) : NULL;
 }
 
+/* Opens the device. Whoever did so at the same time has made it everybody's. */
+static void look_for_machine(void)
+{
+	struct sysgenid *found, *none = NULL;
+
+	if (sysgenid_open(&found))
+		tell("off: %s", sysgenid_last_error());
+	else if (!atomic_compare_exchange_strong(&gnutls.machine, &none, found))
+		sysgenid_close(found);
+	else if (sysgenid_id_page(found))
+		tell("on, but a clone notices late: %s", sysgenid_last_error());
+	else
+		tell("on");
+}
+
+static time_t second(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec;
+}
+
+/*
+ * The module may be loaded when the program has long been running. A thread that draws
+ * for the first time looks again, but no more than once a second in all threads.
+ */
+static struct sysgenid *machine(void)
+{
+	static _Thread_local bool has_looked;
+	time_t now;
+
+	if (!atomic_load(&gnutls.machine) && !has_looked) {
+		has_looked = true;
+		now = second();
+		if (atomic_exchange(&gnutls.looked, now) != now)
+			look_for_machine();
+	}
+	return atomic_load(&gnutls.machine);
+}
+
 static void prepare(void)
 {
 	fips_function *fips = (fips_function *)in_gnutls("gnutls_fips140_mode_enabled");
-	int error;
 
 	gnutls.rnd = (rnd_function *)in_gnutls("gnutls_rnd");
 	gnutls.refresh = (refresh_function *)in_gnutls("gnutls_rnd_refresh");
 	gnutls.is_fixed = !gnutls.refresh || (fips && fips());
-	error = sysgenid_open(&gnutls.machine);
-	if (error)
-		tell("off: %s", sysgenid_last_error());
-	else if (sysgenid_id_page(gnutls.machine))
-		tell("on, but a clone notices late: %s", sysgenid_last_error());
-	else
-		tell("on");
+	atomic_store(&gnutls.looked, second());
+	look_for_machine();
 }
 
 /* A program that starts with GnuTLS may forbid itself to open files later. */
@@ -143,16 +182,18 @@ static bool is_enough(void)
 
 int gnutls_rnd(unsigned int level, void *data, size_t len)
 {
+	struct sysgenid *handle;
 	int result, i;
 
 	pthread_once(&prepared, prepare);
 	if (!gnutls.rnd)
 		return RANDOM_FAILED;
-	if (!gnutls.machine)
+	handle = machine();
+	if (!handle)
 		return gnutls.rnd(level, data, len);
 	for (i = 0; i <= ATTEMPTS; i++) {
-		if (sysgenid_changed(gnutls.machine, &seen)) {
-			sysgenid_settle(gnutls.machine, &fresh);
+		if (sysgenid_changed(handle, &seen)) {
+			sysgenid_settle(handle, &fresh);
 			seen = fresh.seen;
 			/* It does nothing in a thread that has drawn nothing yet. */
 			if (gnutls.refresh)
@@ -163,7 +204,7 @@ int gnutls_rnd(unsigned int level, void *data, size_t len)
 			return result;
 		if (!is_enough() && !add(data, len))
 			break;
-		if (!sysgenid_changed(gnutls.machine, &seen))
+		if (!sysgenid_changed(handle, &seen))
 			return result;
 	}
 	memset(data, 0, len);

@@ -5,7 +5,8 @@
  *
  *	LD_PRELOAD=.../sysgenid/gnutls.so gnutls_test
  *
- * With FAKE_FIPS in the environment it tries what is different in the mode of FIPS 140.
+ * With FAKE_FIPS in the environment it tries what is different in the mode of FIPS 140;
+ * with LATE_MODULE, where the module is not loaded, it loads the one that this names.
  */
 
 #include <pthread.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fake_gnutls.h"
 
@@ -56,13 +58,48 @@ static void *in_a_thread(void *result)
 	return NULL;
 }
 
+static bool draws_in_a_thread(void)
+{
+	pthread_t thread;
+	bool good = false;
+
+	if (!pthread_create(&thread, NULL, in_a_thread, &good))
+		pthread_join(thread, NULL);
+	return good;
+}
+
+/* The device comes when the program has long been running. */
+static void try_a_late_device(const char *module)
+{
+	char command[256];
+	unsigned int draws;
+	bool good;
+
+	printf("1..4\n");
+	good = draw(&draws) == 0;
+	ok(good && draws == 1 && !fake.refreshed, "drawn_without_a_device");
+	snprintf(command, sizeof(command), "insmod '%s'", module);
+	good = system(command) == 0;
+	/* It is not looked for twice in a second. */
+	sleep(2);
+	good &= draw(&draws) == 0;
+	ok(good && !fake.refreshed, "a_thread_that_has_drawn_does_not_look_again");
+	good = draws_in_a_thread();
+	ok(good && fake.refreshed == 1, "a_new_one_does");
+	good = draw(&draws) == 0;
+	ok(good && fake.refreshed == 2, "and_then_the_old_one_heeds_it_as_well");
+}
+
 int main(void)
 {
 	unsigned int draws;
-	pthread_t thread;
 	bool good;
 
 	printf("TAP version 13\n");
+	if (getenv("LATE_MODULE")) {
+		try_a_late_device(getenv("LATE_MODULE"));
+		return bad;
+	}
 	if (getenv("FAKE_FIPS")) {
 		/* Nothing of what GnuTLS gives may be recognised: more is added to it. */
 		printf("1..2\n");
@@ -94,9 +131,7 @@ int main(void)
 	fake.result = 0;
 	draw(&draws);
 	fake.refreshed = 0;
-	good = false;
-	if (!pthread_create(&thread, NULL, in_a_thread, &good))
-		pthread_join(thread, NULL);
+	good = draws_in_a_thread();
 	ok(good && fake.refreshed == 1, "each_thread_has_generators_of_its_own");
 	return bad;
 }
