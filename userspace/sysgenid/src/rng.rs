@@ -6,7 +6,6 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
@@ -17,14 +16,10 @@ use rand_core::SeedableRng as _;
 use crate::Error;
 use crate::Fresh;
 use crate::Freshness;
-use crate::Generation;
 use crate::Result;
 use crate::Seen;
 use crate::SysGenId;
-use crate::process::Process;
-
-/// How often a draw is done again because something has changed meanwhile.
-const ATTEMPTS: u32 = 16;
+use crate::cached::ATTEMPTS;
 
 /// After so many bytes the generator of a thread is seeded anew, whether or not anything has changed;
 /// the crate rand does the same.
@@ -43,7 +38,7 @@ enum Sign {
     Device(SysGenId),
     /// There is no device. Whether the process was forked can be seen all the same, but in a kernel
     /// before 4.14.
-    Process(Option<Arc<Process>>),
+    Process,
 }
 
 impl Sign {
@@ -51,17 +46,14 @@ impl Sign {
     fn look(&self) -> Seen {
         match self {
             Self::Device(sysgenid) => sysgenid.look(),
-            Self::Process(process) => {
-                let number = process.as_ref().map_or(0, |process| process.number());
-                Seen::new(Generation::new(0), 0, None, number)
-            }
+            Self::Process => Seen::without_device(),
         }
     }
 
     fn settle(&self) -> Fresh {
         match self {
             Self::Device(sysgenid) => sysgenid.settle(),
-            Self::Process(_) => Fresh::new(self.look(), Freshness::NoDevice),
+            Self::Process => Fresh::without_device(),
         }
     }
 }
@@ -318,7 +310,6 @@ impl<R: rand_core_0_9::CryptoRng> rand_core_0_9::CryptoRng for ReseedOnClone<R> 
 /// What all threads of the process have in common.
 struct Shared {
     device: Option<SysGenId>,
-    process: Option<Arc<Process>>,
     /// When somebody looked for a device in vain.
     looked: Option<Instant>,
 }
@@ -326,7 +317,6 @@ struct Shared {
 /// Nobody waits for it: after a fork, it may stay locked by a thread that is not there.
 static SHARED: Mutex<Shared> = Mutex::new(Shared {
     device: None,
-    process: None,
     looked: None,
 });
 
@@ -351,21 +341,7 @@ fn sign() -> Sign {
         .is_ok_and(|shared| shared.looked.is_some_and(lately));
     match if in_vain { None } else { device().ok() } {
         Some(device) => Sign::Device(device),
-        None => Sign::Process(process()),
-    }
-}
-
-/// By what a fork is noticed where there is no device.
-fn process() -> Option<Arc<Process>> {
-    let new = || Process::new().ok().map(Arc::new);
-    match SHARED.try_lock() {
-        Ok(mut shared) => {
-            if shared.process.is_none() {
-                shared.process = new();
-            }
-            shared.process.clone()
-        }
-        Err(_) => new(),
+        None => Sign::Process,
     }
 }
 
@@ -522,7 +498,7 @@ impl ThreadRng {
     pub fn sysgenid(&self) -> Option<SysGenId> {
         match &self.0.borrow().rng.sign {
             Sign::Device(sysgenid) => Some(sysgenid.clone()),
-            Sign::Process(_) => None,
+            Sign::Process => None,
         }
     }
 
@@ -618,6 +594,7 @@ impl rand_core_0_9::CryptoRng for ThreadRng {}
 mod tests {
     use std::panic::AssertUnwindSafe;
     use std::panic::catch_unwind;
+    use std::sync::Arc;
     use std::sync::mpsc;
     use std::thread;
 
@@ -626,6 +603,7 @@ mod tests {
     use rand_core::TryRng;
 
     use super::*;
+    use crate::sys;
     use crate::sysgenid::stand_in::StandIn;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -822,7 +800,7 @@ mod tests {
 
     #[test]
     fn the_generator_of_a_thread_is_seeded_anew_after_64_kib() {
-        let sign = Sign::Process(None);
+        let sign = Sign::Process;
         let ways: [fn(&mut Local) -> usize; 3] = [
             |local| local.next_u32().map(|_| 4).expect("no change"),
             |local| local.next_u64().map(|_| 8).expect("no change"),
@@ -853,16 +831,14 @@ mod tests {
 
     #[test]
     fn without_a_device_a_fork_is_noticed() {
-        // Not the one that all threads have in common.
-        let process = Arc::new(Process::new().expect("the kernel knows of it"));
-        let sign = Sign::Process(Some(Arc::clone(&process)));
-        let mut local = Local::new(sign).expect("the kernel has some");
+        let mut local = Local::new(Sign::Process).expect("the kernel has some");
         let first = seed(&local);
         local.next_u32().expect("no change");
         assert_eq!(seed(&local), first);
-        process.forked();
-        local.next_u32().expect("it settles");
-        assert_ne!(seed(&local), first);
+        assert!(sys::holds_in_child(|| {
+            local.next_u32().expect("it settles");
+            seed(&local) != first
+        }));
     }
 
     #[test]
