@@ -207,6 +207,19 @@ unsafe fn write<T>(to: *mut T, value: T) -> Result<()> {
     Ok(())
 }
 
+/// Writes a value for who wants it: whoever passes null does not.
+///
+/// # Safety
+///
+/// As [`write`].
+unsafe fn write_if_wanted<T>(to: *mut T, value: T) -> Result<()> {
+    if to.is_null() {
+        return Ok(());
+    }
+    // SAFETY: By the contract of this function.
+    unsafe { write(to, value) }
+}
+
 /// The buffer of a caller, with zeroes in it.
 ///
 /// # Safety
@@ -484,11 +497,8 @@ pub unsafe extern "C" fn sysgenid_random(
             fresh.fill(bytes)?;
             fresh
         };
-        if !seen.is_null() {
-            // SAFETY: C promises that it is valid for a write. Null was looked for.
-            unsafe { write(seen, fresh.seen().into()) }?;
-        }
-        Ok(())
+        // SAFETY: C promises that `seen` is null or valid for a write.
+        unsafe { write_if_wanted(seen, fresh.seen().into()) }
     })
 }
 
@@ -685,11 +695,8 @@ pub unsafe extern "C" fn sysgenid_overseer_trigger(
     guarded(|| {
         let Overseer(overseer) = given(overseer)?;
         let new = overseer.trigger(least)?;
-        if generation.is_null() {
-            return Ok(());
-        }
         // SAFETY: C promises that `generation` is null or valid for a write.
-        unsafe { write(generation, new.get()) }
+        unsafe { write_if_wanted(generation, new.get()) }
     })
 }
 
@@ -725,11 +732,8 @@ pub unsafe extern "C" fn sysgenid_overseer_trigger_with_entropy(
             _ => return Err(Failure::invalid("there is no such entropy")),
         };
         let new = overseer.trigger_with_entropy(least, entropy)?;
-        if generation.is_null() {
-            return Ok(());
-        }
         // SAFETY: C promises that `generation` is null or valid for a write.
-        unsafe { write(generation, new.get()) }
+        unsafe { write_if_wanted(generation, new.get()) }
     })
 }
 
