@@ -16,16 +16,16 @@
 //! know what the other clones draw, so this comparison is the host's.
 //!
 //! With `--before-change` it is the control of that comparison: it draws after the resume, but
-//! before the change. It learns of the resume from the ACPI interrupt that brings the notification,
-//! which is counted before anybody handles the notification. It prints:
+//! before the change. It learns of the resume from the ID in `/dev/vmgenid`, which is another one from
+//! a clone's first instruction on, while the kernel learns of it by an interrupt. It prints:
 //!
 //! - `# early HEX`: 32 bytes of getrandom(), after which the generation was still the old one.
 //!
 //! These are expected to be the same in the clones: this shows what the order is good for, and that
 //! the comparison can fail. It is a race that the program can lose: a clone where the change came
 //! first draws nothing (and skips the test), and one where only the reseeding came first draws what
-//! no other does. One value that two clones have in common is enough; with one CPU (`--smp 1`) and
-//! three clones there nearly always is.
+//! no other does. One value that two clones have in common is enough. It needs a CPU of its own
+//! (`--smp 2`): on the only one, the interrupt would come first.
 
 #![forbid(unsafe_code)]
 
@@ -34,14 +34,13 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::num::NonZero;
-use std::os::unix::fs::FileExt as _;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::PollFlags;
 use rustix::process::setpriority_process;
@@ -51,6 +50,7 @@ use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 use sysgenid_selftests::snapshot::{self, RESUME_LIMIT};
 use sysgenid_selftests::sys::Page;
 use sysgenid_selftests::tap::{self, Outcome, Result, Test};
+use sysgenid_selftests::vmgenid::VmGenId;
 use sysgenid_selftests::watcher::{
     LIMIT, Watcher, is_asleep, next_generation, this_thread, wait_for,
 };
@@ -58,9 +58,6 @@ use sysgenid_selftests::{check, check_eq};
 
 /// How often each thread draws.
 const DRAWS: usize = 4;
-
-/// How many ACPI interrupts there have been.
-const INTERRUPTS: &str = "/sys/firmware/acpi/interrupts/sci";
 
 /// What is drawn at once. All threads draw the same number of bytes, so that a CPU in the state that
 /// it had in another clone gives the same bytes, whichever thread asks first.
@@ -224,60 +221,44 @@ const ORDER: &[Test<AssertUnwindSafe<Scene>>] = &[
 
 /// Looks for the resume, and draws until the change.
 struct Early {
-    cpus: usize,
-    before: u32,
     page: Page,
-    counter: File,
-    interrupts: Count,
-}
-
-/// The text of [`INTERRUPTS`].
-type Count = [u8; 16];
-
-fn count(counter: &File) -> io::Result<Count> {
-    let mut text = Count::default();
-    // One call, and no memory: this must be fast.
-    counter.read_at(&mut text, 0)?;
-    Ok(text)
+    vmgenid: VmGenId,
+    /// Before the resume.
+    generation: u32,
+    id: u128,
 }
 
 impl Early {
     fn set() -> Result<Self> {
-        // As much as possible: on a CPU of its own where there are several (ACPI works on the
-        // first), and before whoever handles the notification. The bytes come from the state of one
-        // CPU, so the thread stays where it is.
+        // ACPI works on the first CPU. The bytes come from the state of one CPU, so the thread stays
+        // where it is, and nobody else takes its turn there.
         let cpus = thread::available_parallelism().map_or(1, NonZero::get);
+        check!(cpus > 1);
         let mut cpu = CpuSet::new();
         cpu.set(cpus - 1);
         sched_setaffinity(None, &cpu)?;
         setpriority_process(None, -20)?;
         let page = Watcher::open()?.map()?;
+        let vmgenid = VmGenId::open()?;
         Pool::Getrandom.draw()?;
-        let counter = File::open(INTERRUPTS)?;
         Ok(Self {
-            cpus,
-            before: page.generation(),
+            generation: page.generation(),
+            id: vmgenid.id(),
             page,
-            interrupts: count(&counter)?,
-            counter,
+            vmgenid,
         })
     }
 
     /// What was drawn between the resume and the change.
     fn draws(&self) -> Result<Vec<Bytes>> {
         let start = Instant::now();
-        while count(&self.counter)? == self.interrupts {
+        while self.vmgenid.id() == self.id {
             check!(start.elapsed() < RESUME_LIMIT);
-            // On the only CPU, others have to run now and then; a timer that expires soon is the
-            // fastest way back. On a CPU of its own, nothing is faster than not to sleep.
-            if self.cpus == 1 {
-                thread::sleep(Duration::from_micros(100));
-            }
         }
         let mut draws = Vec::new();
         while draws.len() < DRAWS {
             let bytes = Pool::Getrandom.draw()?;
-            if self.page.generation() != self.before {
+            if self.page.generation() != self.generation {
                 break;
             }
             draws.push(bytes);
@@ -312,8 +293,8 @@ const BEFORE_CHANGE: &[Test<AssertUnwindSafe<Window>>] = &[
     }),
     ("the_change_follows", |window| {
         let early = &window.early;
-        check!(wait_for(RESUME_LIMIT, || early.page.generation() != early.before));
-        check_eq!(early.page.generation(), next_generation(early.before));
+        check!(wait_for(RESUME_LIMIT, || early.page.generation() != early.generation));
+        check_eq!(early.page.generation(), next_generation(early.generation));
         Ok(())
     }),
 ];
