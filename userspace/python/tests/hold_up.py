@@ -29,6 +29,9 @@ def held_up(opened):
     subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     write("/sys/kernel/debug/sched/fair_server/cpu0/runtime", 0)
     write("/proc/sys/kernel/sched_rt_runtime_us", -1)
+    # What is printed here goes through the first process of the guest, which would wait for ever if it
+    # had slept on that processor.
+    os.sched_setaffinity(1, processors - {0})
     before = opened.look()
     reader, writer = os.pipe()
     pid = os.fork()
@@ -49,7 +52,8 @@ def held_up(opened):
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        os.sched_setaffinity(0, processors)
+        for process in 0, 1:
+            os.sched_setaffinity(process, processors)
 
 
 def write(path, number):
