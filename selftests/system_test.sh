@@ -19,6 +19,8 @@ set -u
 
 DIR=/run/system_test
 HOOKS=/etc/sysgenid/changed.d
+# Where the administrator says more.
+CONF=/etc/sysgenid
 UNITS="sysgenid-clock.service sysgenid-machine-id.service sysgenid-ssh-host-keys.service \
 sysgenid-dhcp.service sysgenid-hooks.service"
 
@@ -221,6 +223,23 @@ another_uevent_is_no_change()
 	[ "$(runs)" -eq "$before" ] || fail "$(($(runs) - before)) runs"
 }
 
+# Nobody listened, as before udev runs; it sees the device when it asks for all of them.
+a_change_that_udev_missed()
+{
+	before=$(runs)
+	udev="systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udevd.service"
+	# shellcheck disable=SC2086 # words
+	systemctl stop $udev
+	changes 1
+	# shellcheck disable=SC2086 # words
+	systemctl start $udev
+	udevadm trigger --settle --action=add /sys/class/misc/sysgenid
+	served || return
+	udevadm trigger --settle --action=add /sys/class/misc/sysgenid
+	wait_until 120 is_over || { fail "the run does not end"; return; }
+	[ $(($(runs) - before)) -eq 1 ] || fail "$(($(runs) - before)) runs"
+}
+
 # Looking at the real-time clock can take seconds, which the clock is not behind.
 a_slow_look_is_no_difference()
 {
@@ -385,9 +404,26 @@ check_hooks()
 	[ "$seen" = "$1" ] || fail "hooks: $seen, expected $1"
 }
 
-# Where one key cannot be made, none takes its place. No unit keeps another one from running.
+# Two units are left out, and say so. The others run.
+an_overseer_changes_no_identity()
+{
+	remember
+	change || return
+	take_journal
+	[ "$(cat /etc/machine-id)" = "$old_id" ] || { fail "the machine ID was replaced"; return; }
+	[ "$(files_of_keys)" = "$old_keys" ] || { fail "the host keys were replaced"; return; }
+	check_states "inactive inactive inactive inactive failed" || return
+	logged "Not run: an overseer has changed the generation" || return
+	g=$(generation)
+	check_hooks "10-first $g 20-fails $g 30-last $g "
+}
+
+# The overseer is listened to here. The machine ID is of /run, as systemd leaves it where
+# /etc cannot be written. Where one key cannot be made, none takes its place. No unit keeps another one
+# from running.
 failures_are_reported()
 {
+	touch $CONF/identity-at-trigger
 	mkdir -p /mnt/keys
 	mount -t tmpfs tmpfs /mnt/keys
 	make_key ed25519 /mnt/keys/last
@@ -406,6 +442,7 @@ failures_are_reported()
 	take_journal
 	seen=$(cat /etc/machine-id)
 	umount /etc/machine-id /mnt/keys
+	rm $CONF/identity-at-trigger
 	sed -i '$d' /etc/ssh/sshd_config.d/test.conf
 	[ $status -eq 0 ] || return
 	check_states "inactive inactive failed failed failed" || return
@@ -513,7 +550,8 @@ fi
 
 run_tests module_was_loaded_by_udev modes units_and_rules_are_well_formed nothing_is_enabled \
 	each_change_is_served rapid_changes another_uevent_is_no_change \
-	a_slow_look_is_no_difference everything_is_set_up failures_are_reported
+	a_change_that_udev_missed a_slow_look_is_no_difference everything_is_set_up \
+	an_overseer_changes_no_identity failures_are_reported
 status=$?
 
 rm $HOOKS/20-fails

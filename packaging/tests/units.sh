@@ -1,0 +1,256 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# What the programs in libexec do to a system, which is a directory here, with programs in the place
+# of systemd's and others' that only write down that they were called. Prints TAP. The tests of the
+# whole system do it with real ones, as far as the lab has them.
+set -u
+
+. "$(dirname "$0")/../../lab/tests/tap.sh"
+
+libexec=$(cd "$(dirname "$0")/.." && pwd)/libexec
+work=$(mktemp -d) || exit
+trap 'rm -rf "$work"' EXIT
+SYSGENID_ROOT=$work/root
+root=$SYSGENID_ROOT
+export SYSGENID_ROOT
+bin=$work/bin
+real=$PATH
+PATH=$bin:$PATH
+conf=$root/etc/sysgenid
+mkdir "$bin"
+
+# program NAME: reads what it does; it writes down its arguments first.
+program() {
+	{
+		printf '#!/bin/sh\nwork=%s root=%s real=%s\n' "$work" "$root" "$real"
+		# shellcheck disable=SC2016
+		echo 'echo "${0##*/} $*" >>$work/calls'
+		cat
+	} >"$bin/$1"
+	chmod +x "$bin/$1"
+}
+
+program systemctl <<'END'
+case "$*" in
+*is-active*) grep -qxF "${*##* }" $work/active 2>/dev/null ;;
+*list-jobs*) cat $work/jobs 2>/dev/null; rm -f $work/jobs ;;
+*restart*)
+	# It refuses as often as the file says.
+	n=$(cat $work/refusals 2>/dev/null || echo 0)
+	[ "$n" -eq 0 ] || { echo $((n - 1)) >$work/refusals; exit 1; }
+	cat $root/run/sysgenid/cause >>$work/causes 2>/dev/null
+	[ ! -x $work/meanwhile ] || $work/meanwhile
+	! grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
+esac
+END
+program sleep </dev/null
+
+# system: a new one, in which nothing was changed yet
+system() {
+	rm -rf "$root" "$work/active" "$work/failing" "$work/jobs" "$work/refusals" "$work/causes" \
+		"$work/meanwhile" "$work/mounts"
+	mkdir -p "$root/etc/sysgenid" "$root/run" "$root/var/lib/dbus" "$root/dev" \
+		"$root/proc/self/fdinfo" "$root/sys/class/misc/sysgenid" "$root/sys/class/dmi/id"
+	echo 00112233445566778899aabbccddeeff >"$root/etc/machine-id"
+	: >"$root/dev/sysgenid"
+	generation 0 0 none
+	: >"$work/calls"
+}
+
+# generation GENERATION EPOCH SOURCE: what the driver says
+generation() {
+	printf 'sysgenid-generation:\t%s\nsysgenid-epoch:\t%s\nsysgenid-source:\t%s\n' "$@" \
+		>"$root/proc/self/fdinfo/0"
+}
+
+because() { # because CAUSE: the run that goes on
+	mkdir -p "$root/run/sysgenid"
+	echo "$1" >"$root/run/sysgenid/cause"
+}
+
+# run PROGRAM ARGUMENTS...: what it says goes to the log
+run() {
+	program=$1
+	shift
+	"$libexec/$program" "$@" >"$work/log" 2>&1
+}
+
+succeeds() {
+	run "$@" || { echo "# $1: exit status $?"; diagnose "$work/log"; return 1; }
+}
+
+fails() {
+	! run "$@" || { echo "# $1 succeeds"; diagnose "$work/log"; return 1; }
+}
+
+said() {
+	has "$work/log" "$1" || { echo "# it does not say: $1"; diagnose "$work/log"; return 1; }
+}
+
+called() { # called TEXT...: these calls were made, in this order
+	rest=$(cat "$work/calls")
+	for text; do
+		case $rest in
+		*"$text"*) rest=${rest#*"$text"} ;;
+		*) echo "# not called, or not then: $text"; diagnose "$work/calls"; return 1 ;;
+		esac
+	done
+}
+
+not_called() {
+	! has "$work/calls" "$1" || { echo "# called: $1"; return 1; }
+}
+
+is() { # is WHAT SEEN EXPECTED
+	[ "$2" = "$3" ] || { echo "# $1: $2, expected $3"; diagnose "$work/log"; return 1; }
+}
+
+# --- Whose change it is ---------------------------------------------------------
+
+identity_of_the_hypervisor_only() {
+	because hypervisor
+	succeeds identity "$conf" || return
+	because overseer
+	fails identity "$conf" && said "an overseer has changed the generation" || return
+	: >"$conf/identity-at-trigger"
+	succeeds identity "$conf" || return
+	# By hand.
+	rm "$root/run/sysgenid/cause" "$conf/identity-at-trigger"
+	succeeds identity "$conf"
+}
+
+no_template_keeps_its_identity() {
+	: >"$conf/no-template"
+	: >"$conf/identity-at-trigger"
+	for cause in hypervisor overseer; do
+		because $cause
+		fails identity "$conf" && said "$conf/no-template says that this machine is no template" || return
+	done
+}
+
+# Each unit that gives an identity asks first.
+units_ask() {
+	for unit in machine-id ssh-host-keys; do
+		grep -q '^ExecCondition=@LIBEXECDIR@/identity @SYSCONFDIR@/sysgenid$' \
+			"$libexec/../systemd/sysgenid-$unit.service.in" ||
+			{ echo "# sysgenid-$unit.service does not ask"; return 1; }
+	done
+}
+
+# --- Each change once -----------------------------------------------------------
+
+# runs CAUSE...: these have been begun, since the system was made
+runs() {
+	: >>"$work/causes"
+	is runs "$(tr '\n' ' ' <"$work/causes")" "${*}${1+ }"
+}
+
+pending() {
+	: >"$root/run/sysgenid-changed"
+	succeeds changed
+}
+
+each_change_is_served_once() {
+	# The device is seen first.
+	pending && runs || return
+	generation 1 1 vmgenid
+	pending && pending && runs hypervisor || return
+	generation 2 2 ioctl
+	pending && pending && runs hypervisor overseer || return
+	[ ! -e "$root/run/sysgenid-changed" ] || { echo "# the file is still there"; return 1; }
+	[ ! -e "$root/run/sysgenid/cause" ] || { echo "# the run has no end"; return 1; }
+}
+
+a_change_before_udev_listens_counts() {
+	generation 3 3 vmfork
+	pending && runs hypervisor
+}
+
+# A driver that is loaded again counts from 0, and what it did before is no change.
+a_driver_that_is_loaded_again() {
+	generation 1 1 ioctl
+	pending && runs overseer || return
+	rmdir "$root/sys/class/misc/sysgenid"
+	mkdir "$root/sys/class/misc/other" "$root/sys/class/misc/sysgenid"
+	generation 0 0 none
+	: >"$root/run/sysgenid-hypervisor.1"
+	pending && runs overseer || return
+	generation 1 1 ioctl
+	rm "$root/run/sysgenid-hypervisor.1"
+	pending && runs overseer overseer
+}
+
+# The driver only knows the last one's source.
+the_hypervisors_change_below_another_one() {
+	generation 2 2 ioctl
+	: >"$root/run/sysgenid-hypervisor.1"
+	pending && pending && runs hypervisor || return
+	# udev comes late with one that was served, and one that was not.
+	: >"$root/run/sysgenid-hypervisor.1"
+	pending && runs hypervisor || return
+	generation 4 4 ioctl
+	pending && runs hypervisor overseer || return
+	: >"$root/run/sysgenid-hypervisor.3"
+	pending && pending && runs hypervisor overseer hypervisor
+}
+
+a_change_that_comes_meanwhile() {
+	generation 1 1 ioctl
+	printf '#!/bin/sh\nprintf "sysgenid-generation:\\t2\\nsysgenid-epoch:\\t2\\nsysgenid-source:\\tioctl\\n" >%s\n' \
+		"$root/proc/self/fdinfo/0" >"$work/meanwhile"
+	chmod +x "$work/meanwhile"
+	pending || return
+	[ -e "$root/run/sysgenid-changed" ] || { echo "# the second one is lost"; return 1; }
+	rm "$work/meanwhile"
+	succeeds changed && runs overseer overseer
+}
+
+systemd_that_does_not_listen() {
+	generation 1 1 ioctl
+	echo 3 >"$work/refusals"
+	pending && runs overseer && said "trying again" || return
+	# Ended while it tries: the next one serves it.
+	generation 2 2 ioctl
+	echo 1000000 >"$work/refusals"
+	: >"$root/run/sysgenid-changed"
+	timeout 1 "$libexec/changed" >"$work/log" 2>&1
+	[ -e "$root/run/sysgenid-changed" ] || { echo "# the change is lost"; return 1; }
+	rm "$work/refusals"
+	succeeds changed && runs overseer overseer
+}
+
+a_run_waits_for_the_one_before() {
+	generation 1 1 ioctl
+	echo "12 sysgenid-changed.target restart running" >"$work/jobs"
+	pending && called list-jobs sleep list-jobs "restart sysgenid-changed.target"
+}
+
+without_a_driver() {
+	rm "$root/dev/sysgenid"
+	pending && said "nothing is served" && runs && [ ! -e "$root/run/sysgenid-changed" ] || return
+	# One that tells nothing.
+	: >"$root/dev/sysgenid"
+	: >"$root/proc/self/fdinfo/0"
+	pending && said "nothing is served" && runs
+}
+
+test_of() { # test_of FUNCTION NAME
+	system
+	"$1"
+	result $? "$2"
+}
+
+echo "TAP version 13"
+test_of identity_of_the_hypervisor_only "an identity is replaced at the hypervisor's changes only, unless told"
+test_of no_template_keeps_its_identity "a machine that is no template keeps its identity"
+test_of units_ask "the units for an identity ask whether it is to be replaced"
+test_of each_change_is_served_once "each change is served, and once"
+test_of a_change_before_udev_listens_counts "a change before udev listens counts"
+test_of a_driver_that_is_loaded_again "a driver that is loaded again has not changed"
+test_of the_hypervisors_change_below_another_one "the hypervisor's change counts as such below an overseer's"
+test_of a_change_that_comes_meanwhile "a change that comes meanwhile begins another run"
+test_of systemd_that_does_not_listen "no change is lost while systemd does not listen"
+test_of a_run_waits_for_the_one_before "a run waits for the one before"
+test_of without_a_driver "without a driver nothing is served"
+end_tests
