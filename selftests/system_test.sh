@@ -414,17 +414,22 @@ an_overseer_changes_no_identity()
 	[ "$(files_of_keys)" = "$old_keys" ] || { fail "the host keys were replaced"; return; }
 	check_states "inactive inactive inactive inactive failed" || return
 	logged "Not run: an overseer has changed the generation" || return
+	logged "$HOOKS/50-off: skipped, it is not executable" || return
 	g=$(generation)
 	check_hooks "10-first $g 20-fails $g 30-last $g "
 }
 
-# The overseer is listened to here. The machine ID is of /run, as systemd leaves it where
-# /etc cannot be written. Where one key cannot be made, none takes its place. No unit keeps another one
+# The overseer is listened to here. /etc cannot be written but for the keys, and the machine ID is of
+# /run, as systemd leaves it then. Where one key cannot be made, none takes its place. No unit keeps another one
 # from running.
 failures_are_reported()
 {
 	touch $CONF/identity-at-trigger
-	mkdir -p /mnt/keys
+	mkdir -p /mnt/keys /mnt/ssh
+	mount --bind /etc/ssh /mnt/ssh
+	mount --bind /etc /etc
+	mount -o remount,bind,ro /etc
+	mount --bind /mnt/ssh /etc/ssh
 	mount -t tmpfs tmpfs /mnt/keys
 	make_key ed25519 /mnt/keys/last
 	mount -o remount,ro /mnt/keys
@@ -441,7 +446,7 @@ failures_are_reported()
 	status=$?
 	take_journal
 	seen=$(cat /etc/machine-id)
-	umount /etc/machine-id /mnt/keys
+	umount /etc/machine-id /etc/ssh /etc /mnt/ssh /mnt/keys
 	rm $CONF/identity-at-trigger
 	sed -i '$d' /etc/ssh/sshd_config.d/test.conf
 	[ $status -eq 0 ] || return

@@ -10,8 +10,18 @@ set -u
 script=$(cd "$(dirname "$0")/.." && pwd)/libexec/ssh-host-keys
 work=$(mktemp -d) || exit
 trap 'rm -rf "$work"' EXIT
-mkdir "$work/bin"
-printf '#!/bin/sh\ncat %s/configuration\n' "$work" >"$work/bin/sshd"
+SYSGENID_ROOT=$work/root
+export SYSGENID_ROOT
+mkdir -p "$work/bin" "$work/root/run/sysgenid"
+cat >"$work/bin/sshd" <<END
+#!/bin/sh
+[ "\$1" != -G ] || [ ! -e $work/older ] || { echo "unknown option -- G" >&2; exit 1; }
+# The older way wants the directory that a service has.
+[ "\$1" != -T ] || [ -d $work/root/run/sshd ] || { echo "Missing privilege separation directory" >&2; exit 255; }
+cat $work/configuration
+END
+printf '#!/bin/sh\necho "sync $*" >>%s/asked\n' "$work" >"$work/bin/sync"
+printf '#!/bin/sh\necho "mv $*" >>%s/asked\n[ -e %s/immovable ] || exec /bin/mv "$@"\n' "$work" "$work" >"$work/bin/mv"
 printf '#!/bin/sh\necho "$@" >>%s/asked\n' "$work" >"$work/bin/systemctl"
 chmod +x "$work"/bin/*
 
@@ -38,8 +48,46 @@ replaces() {
 	for number in 1 2; do
 		is_new "$number" || { echo "# key$number is not replaced"; diagnose "$work/log"; return 1; }
 	done
+	has "$work/log" "Skipped: there is no $work/key3" || { diagnose "$work/log"; return 1; }
 	[ ! -e "$work/key3" ] && ssh-keygen -l -f "$work/key2" | grep -q '^384 .*(ECDSA)$' &&
 		has "$work/asked" "reload-or-restart ssh.service"
+}
+
+# Each half is on the disk before it takes its place.
+is_synced() {
+	replaces hostkey || return
+	grep "$work/key1.sysgenid\|$work\$" "$work/asked" >"$work/order"
+	printf '%s\n' "sync $work/key1.sysgenid" "mv -f $work/key1.sysgenid $work/key1" "sync $work" \
+		"sync $work/key1.sysgenid.pub" "mv -f $work/key1.sysgenid.pub $work/key1.pub" "sync $work" >"$work/expected"
+	head -n 6 "$work/order" | diff "$work/expected" - >"$work/diff" || { diagnose "$work/diff"; return 1; }
+}
+
+of_older_versions() {
+	: >"$work/older"
+	replaces hostkey
+	status=$?
+	rm "$work/older"
+	return $status
+}
+
+# What takes a key's place is gone again.
+that_does_not_stay() {
+	: >"$work/immovable"
+	! replaces hostkey >/dev/null
+	status=$?
+	rm "$work/immovable"
+	{ [ $status = 0 ] && has "$work/log" "was replaced, and still is another one"; } ||
+		{ diagnose "$work/log"; return 1; }
+}
+
+# All are skipped, so nothing was done.
+without_keys() {
+	echo "hostkey $work/none" >"$work/configuration"
+	if PATH=$work/bin:$PATH "$script" >"$work/log" 2>&1; then
+		diagnose "$work/log"
+		return 1
+	fi
+	has "$work/log" "none of the files that sshd has its host keys in" || { diagnose "$work/log"; return 1; }
 }
 
 is_an_error() { # is_an_error CONFIGURATION: without a host key in it
@@ -56,6 +104,14 @@ replaces hostkey
 result $? "keys are replaced, with keywords in small letters"
 replaces HostKey
 result $? "keys are replaced, with keywords as newer versions write them"
+of_older_versions
+result $? "keys are replaced, with an sshd that knows no -G"
+is_synced
+result $? "keys are on the disk before they take a place"
+that_does_not_stay
+result $? "a key that is not replaced is an error"
+without_keys
+result $? "without keys there is nothing to replace, and that is an error"
 is_an_error "port 22"
 result $? "a configuration that is not understood is an error"
 end_tests

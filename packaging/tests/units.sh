@@ -44,6 +44,19 @@ case "$*" in
 	! grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
 esac
 END
+program systemd-id128 <<'END'
+echo ffeeddccbbaa99887766554433221100
+END
+program mountpoint <<'END'
+grep -qxF "$2" $work/mounts 2>/dev/null
+END
+for name in sync mv; do
+	program $name <<-'END'
+	PATH=$real
+	exec "${0##*/}" "$@"
+	END
+done
+program restorecon </dev/null
 program sleep </dev/null
 
 # system: a new one, in which nothing was changed yet
@@ -235,6 +248,137 @@ without_a_driver() {
 	pending && said "nothing is served" && runs
 }
 
+# --- The machine ID -------------------------------------------------------------
+
+new=ffeeddccbbaa99887766554433221100
+
+machine_id_everywhere() {
+	cp "$root/etc/machine-id" "$root/var/lib/dbus/machine-id"
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new &&
+		is "D-Bus's ID" "$(cat "$root/var/lib/dbus/machine-id")" $new &&
+		is mode "$(stat -c %a "$root/etc/machine-id")" 444 &&
+		called "sync $root/etc/machine-id.sysgenid" "mv -f $root/etc/machine-id.sysgenid" \
+			"sync $root/etc" "sync $root/var/lib/dbus/machine-id.sysgenid" "restart systemd-journald.service" &&
+		not_called restorecon
+}
+
+machine_id_labelled() {
+	mkdir -p "$root/sys/fs/selinux"
+	: >"$root/sys/fs/selinux/enforce"
+	succeeds machine-id && called "mv -f" "restorecon $root/etc/machine-id"
+}
+
+# As systemd leaves it where /etc cannot be written.
+machine_id_of_run() {
+	ln "$root/etc/machine-id" "$root/run/machine-id"
+	echo "$root/etc/machine-id" >"$work/mounts"
+	inode=$(stat -c %i "$root/etc/machine-id")
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new &&
+		is inode "$(stat -c %i "$root/etc/machine-id")" "$inode"
+}
+
+# Something else is mounted there, and /run/machine-id is another file.
+machine_id_that_is_mounted() {
+	echo "$root/etc/machine-id" >"$work/mounts"
+	old=$(cat "$root/etc/machine-id")
+	echo "$old" >"$root/run/machine-id"
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new || return
+	# No file of this kind can be written, whoever tries.
+	: >"$work/calls"
+	rm "$root/etc/machine-id"
+	ln -s /proc/sys/kernel/random/boot_id "$root/etc/machine-id"
+	fails machine-id && said "another file is mounted over" &&
+		said "the machine ID is still $(cat /proc/sys/kernel/random/boot_id)" && not_called restart &&
+		is "the other file" "$(cat "$root/run/machine-id")" "$old"
+}
+
+machine_id_that_does_not_stay() {
+	# What takes its place is gone again.
+	program mv <<-'END'
+	exit 0
+	END
+	fails machine-id
+	status=$?
+	program mv <<-'END'
+	PATH=$real
+	exec "${0##*/}" "$@"
+	END
+	[ $status = 0 ] && said "was written, and is not read" && not_called restart
+}
+
+# Nothing keeps the unit from trying.
+units_try_where_etc_is_read_only() {
+	! grep -n ConditionPathIsReadWrite "$libexec"/../systemd/*
+}
+
+# --- Hooks ----------------------------------------------------------------------
+
+hook() { # hook NAME EXIT-STATUS
+	# shellcheck disable=SC2016
+	printf '#!/bin/sh\necho "%s $SYSGENID $SYSGENID_CAUSE" >>%s\nexit %s\n' "$1" "$work/hooks" "$2" \
+		>"$conf/changed.d/$1"
+	chmod 755 "$conf/changed.d/$1"
+}
+
+hooks_of_these() {
+	is hooks "$(cut -d ' ' -f 1 "$work/hooks" 2>/dev/null | tr '\n' ' ')" "$1 "
+}
+
+with_hooks() {
+	mkdir -p "$conf/changed.d"
+	chmod 755 "$conf/changed.d"
+	rm -f "$work/hooks"
+	generation 7 7 vmgenid
+	because hypervisor
+}
+
+hooks_and_their_names() {
+	with_hooks
+	hook 10-db.sh 0
+	hook 20_it.service 3
+	hook 30-last 0
+	for leftover in .hidden 40~ 40.dpkg-old 40.rpmnew 40.rpmsave 40.bak 40.orig 40.swp 40.disabled; do
+		hook $leftover 0
+	done
+	hook 50-off 0
+	chmod -x "$conf/changed.d/50-off"
+	mkdir "$conf/changed.d/60-directory"
+	fails hooks "$conf/changed.d" && hooks_of_these "10-db.sh 20_it.service 30-last" &&
+		said "50-off: skipped, it is not executable" && said "60-directory: skipped, it is no file" &&
+		said "20_it.service: failed, exit status 3" || return
+	has "$work/hooks" "10-db.sh 7 hypervisor" || { diagnose "$work/hooks"; return 1; }
+	! has "$work/log" "40"
+}
+
+hooks_that_others_can_write() {
+	with_hooks
+	hook 10-safe 0
+	hook 20-group 0
+	hook 30-others 0
+	chmod 775 "$conf/changed.d/20-group"
+	chmod 757 "$conf/changed.d/30-others"
+	hook target 0
+	chmod 777 "$conf/changed.d/target"
+	mv "$conf/changed.d/target" "$root/target"
+	ln -s "$root/target" "$conf/changed.d/40-link"
+	fails hooks "$conf/changed.d" && hooks_of_these "10-safe" &&
+		said "20-group: refused" && said "30-others: refused" && said "40-link: refused" || return
+	if [ "$(id -u)" = 0 ]; then
+		chmod 755 "$conf/changed.d/20-group"
+		chown 12345 "$conf/changed.d/20-group" 2>/dev/null && {
+			fails hooks "$conf/changed.d" && said "20-group: refused" || return
+		}
+	fi
+	rm -f "$work/hooks"
+	chmod 777 "$conf/changed.d"
+	fails hooks "$conf/changed.d" && said "changed.d: refused" && [ ! -e "$work/hooks" ]
+}
+
+no_hooks_at_all() {
+	with_hooks
+	succeeds hooks "$conf/changed.d" && [ ! -s "$work/log" ]
+}
+
 test_of() { # test_of FUNCTION NAME
 	system
 	"$1"
@@ -253,4 +397,13 @@ test_of a_change_that_comes_meanwhile "a change that comes meanwhile begins anot
 test_of systemd_that_does_not_listen "no change is lost while systemd does not listen"
 test_of a_run_waits_for_the_one_before "a run waits for the one before"
 test_of without_a_driver "without a driver nothing is served"
+test_of machine_id_everywhere "machine ID: new everywhere, and on the disk before it takes its place"
+test_of machine_id_labelled "machine ID: labelled for SELinux"
+test_of machine_id_of_run "machine ID: written into the file of /run that is mounted there"
+test_of machine_id_that_is_mounted "machine ID: another file that is mounted there is written, or that is said"
+test_of machine_id_that_does_not_stay "machine ID: what is not there afterwards is an error"
+test_of units_try_where_etc_is_read_only "no unit is left out where /etc is read-only"
+test_of hooks_and_their_names "hooks: which are run, and what is said of others"
+test_of hooks_that_others_can_write "hooks: none that others can write"
+test_of no_hooks_at_all "hooks: none"
 end_tests
