@@ -311,6 +311,131 @@ units_try_where_etc_is_read_only() {
 	! grep -n ConditionPathIsReadWrite "$libexec"/../systemd/*
 }
 
+# --- The clock ------------------------------------------------------------------
+
+# The clock is a file, and so is the real-time clock.
+program date <<'END'
+case $1 in
++%s)
+	cat $work/clock
+	# Time passes while somebody looks.
+	[ ! -e $work/slow ] || echo $(($(cat $work/clock) + 8)) >$work/clock.new
+	[ ! -e $work/slow ] || mv $work/clock.new $work/clock
+	;;
++%s.%N) echo "$(cat $work/clock).5" ;;
+-s) [ -e $work/stuck ] || { set=${2#@}; echo ${set%.*} >$work/clock; } ;;
+*) TZ=$(cat $work/zone 2>/dev/null) PATH=$real exec date "$@" ;;
+esac
+END
+rtc() { # rtc SECONDS
+	mkdir -p "$root/sys/class/rtc/rtc0"
+	echo "$1" >"$root/sys/class/rtc/rtc0/since_epoch"
+}
+off_by_an_hour() {
+	rm -f "$work/slow" "$work/stuck" "$work/zone" "$bin/hwclock" "$bin/phc_ctl"
+	echo 1700000000 >"$work/clock"
+	rtc 1700003600
+}
+clock_is() {
+	is clock "$(cat "$work/clock")" "$1"
+}
+with_hwclock() { # with_hwclock EXIT-STATUS
+	program hwclock <<-END
+	[ $1 -ne 0 ] || cat \$root/sys/class/rtc/rtc0/since_epoch >\$work/clock
+	exit $1
+	END
+}
+
+clock_by_the_real_time_clock() {
+	off_by_an_hour
+	with_hwclock 0
+	echo chrony.service >"$work/active"
+	succeeds clock && said "Stepped by 3600 s, to the real-time clock" && said "Restarted chrony.service" &&
+		clock_is 1700003600 || return
+	succeeds clock && said "Agrees with the real-time clock"
+}
+
+clock_without_hwclock() {
+	for status in none 1; do
+		off_by_an_hour
+		[ $status = none ] || with_hwclock $status
+		succeeds clock && said "Stepped by 3600 s" && clock_is 1700003600 || return
+	done
+}
+
+# A look can take seconds, by which the clock is not off.
+clock_that_is_looked_at_slowly() {
+	off_by_an_hour
+	rtc 1700000004
+	: >"$work/slow"
+	succeeds clock && said "Agrees with"
+}
+
+# A step that was not made is not told, and keeps nothing else from being done.
+clock_that_cannot_be_set() {
+	off_by_an_hour
+	: >"$work/stuck"
+	with_hwclock 1
+	echo chrony.service >"$work/active"
+	fails clock && said "is off by 3600 s from the real-time clock, and cannot be set" &&
+		called "restart chrony.service" || return
+	! has "$work/log" Stepped
+}
+
+clock_that_cannot_be_read() {
+	off_by_an_hour
+	echo >"$root/sys/class/rtc/rtc0/since_epoch"
+	rm "$root/sys/class/rtc/rtc0/since_epoch"
+	mkdir "$root/sys/class/rtc/rtc0/since_epoch"
+	echo chrony.service >"$work/active"
+	fails clock && said "cannot be read" && called "restart chrony.service" && clock_is 1700000000
+}
+
+clock_of_local_time() {
+	off_by_an_hour
+	printf '0\n0\nLOCAL\n' >"$root/etc/adjtime"
+	echo UTC-2 >"$work/zone"
+	rtc 1700007200
+	succeeds clock && said "Agrees with"
+}
+
+clock_of_the_hypervisor() {
+	off_by_an_hour
+	mkdir -p "$root/sys/class/ptp/ptp0" "$root/sys/class/ptp/ptp1"
+	echo "a network card" >"$root/sys/class/ptp/ptp0/clock_name"
+	echo "KVM virtual PTP" >"$root/sys/class/ptp/ptp1/clock_name"
+	rtc 1
+	succeeds clock && said "no phc_ctl" && clock_is 1 || return
+	# Nor one of which it depends on the kernel what it shows.
+	echo vmclock0 >"$root/sys/class/ptp/ptp0/clock_name"
+	off_by_an_hour
+	program phc_ctl <<-'END'
+	[ "$1 $2" = "/dev/ptp1 get" ] && echo "phc_ctl[12.345]: clock time is 1700000777.123456789 or Tue Nov 14 22:26:17 2023"
+	END
+	rtc 1
+	succeeds clock && said "Stepped by 777 s, to the hypervisor's PTP clock, /dev/ptp1" && clock_is 1700000777 || return
+	# It fails: the other one is there.
+	off_by_an_hour
+	program phc_ctl <<-'END'
+	exit 1
+	END
+	succeeds clock && said "/dev/ptp1 cannot be read" && said "to the real-time clock" && clock_is 1700003600
+}
+
+clock_by_others_alone() {
+	off_by_an_hour
+	rm -r "$root/sys/class/rtc"
+	for unit in chronyd ntpsec ntp ntpd openntpd systemd-timesyncd; do
+		echo $unit.service >"$work/active"
+		succeeds clock && said "Restarted $unit.service" || return
+	done
+	echo openntpd.service >"$work/failing"
+	echo openntpd.service >"$work/active"
+	fails clock && said "openntpd.service cannot be restarted" || return
+	rm "$work/active"
+	fails clock && said "no clock of the hypervisor's"
+}
+
 # --- Hooks ----------------------------------------------------------------------
 
 hook() { # hook NAME EXIT-STATUS
@@ -403,6 +528,14 @@ test_of machine_id_of_run "machine ID: written into the file of /run that is mou
 test_of machine_id_that_is_mounted "machine ID: another file that is mounted there is written, or that is said"
 test_of machine_id_that_does_not_stay "machine ID: what is not there afterwards is an error"
 test_of units_try_where_etc_is_read_only "no unit is left out where /etc is read-only"
+test_of clock_by_the_real_time_clock "clock: the real-time clock, by hwclock"
+test_of clock_without_hwclock "clock: without hwclock, and with one that fails"
+test_of clock_that_is_looked_at_slowly "clock: a slow look is no difference"
+test_of clock_that_cannot_be_set "clock: a step that is not made is not told"
+test_of clock_that_cannot_be_read "clock: chrony is restarted though the real-time clock fails"
+test_of clock_of_local_time "clock: a real-time clock with local time"
+test_of clock_of_the_hypervisor "clock: the hypervisor's PTP clock comes first"
+test_of clock_by_others_alone "clock: whatever asks others for the time"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
 test_of no_hooks_at_all "hooks: none"
