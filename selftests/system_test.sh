@@ -365,6 +365,11 @@ everything_is_set_up()
 	ExecStart=sh -c 'echo >>$DIR/time_daemon; exec sleep infinity'
 	EOT
 
+	# So for a DHCP client: which is called so, and goes on.
+	printf '#!/bin/sh\necho "$*" >>%s/dhclient.starts\nwhile :; do sleep 1000; done\n' $DIR >$DIR/dhclient
+	chmod +x $DIR/dhclient
+	$DIR/dhclient -d first second &
+
 	# shellcheck disable=SC2086 # words
 	systemctl --quiet enable $UNITS
 	systemctl start chrony.service ssh.service systemd-networkd.service ||
@@ -390,7 +395,7 @@ check_hooks()
 	[ "$seen" = "$1" ] || fail "hooks: $seen, expected $1"
 }
 
-# Two units are left out, and say so. The others run.
+# Two units are left out, and say so. The others run; the one for DHCP not only has networkd to ask.
 an_overseer_changes_no_identity()
 {
 	remember
@@ -400,6 +405,9 @@ an_overseer_changes_no_identity()
 	[ "$(files_of_keys)" = "$old_keys" ] || { fail "the host keys were replaced"; return; }
 	check_states "inactive inactive inactive inactive failed" || return
 	logged "Not run: an overseer has changed the generation" || return
+	started=$(cat $DIR/dhclient.starts)
+	[ "$started" = "-d first second
+-d first second" ] || { fail "dhclient was started with $started"; return; }
 	logged "$HOOKS/50-off: skipped, it is not executable" || return
 	g=$(generation)
 	check_hooks "10-first $g 20-fails $g 30-last $g "
@@ -438,7 +446,7 @@ failures_are_reported()
 	[ $status -eq 0 ] || return
 	check_states "inactive inactive failed failed failed" || return
 	logged "Agrees with the real-time clock" || return
-	logged "systemd-networkd does not run here" || return
+	logged "None of systemd-networkd, NetworkManager, dhcpcd and dhclient runs here" || return
 	[ "$seen" != "$old_id" ] || { fail "the machine ID was not replaced in /run"; return; }
 	[ "$(files_of_keys)" = "$old_keys" ] || { fail "half of the keys are new"; return; }
 	left=$(find /etc/ssh -name '*.sysgenid*')

@@ -436,6 +436,62 @@ clock_by_others_alone() {
 	fails clock && said "no clock of the hypervisor's"
 }
 
+# --- Addresses ------------------------------------------------------------------
+
+program systemd-run <<'END'
+[ ! -e $work/refused ]
+END
+
+process() { # process PID COMMAND ARGUMENTS...
+	mkdir -p "$root/proc/$1"
+	echo "$2" >"$root/proc/$1/comm"
+	pid=$1
+	shift
+	printf '%s\0' "$@" >"$root/proc/$pid/cmdline"
+}
+
+dhcp_of_services() {
+	for unit in systemd-networkd NetworkManager; do
+		echo $unit.service >"$work/active"
+		succeeds dhcp && called "restart $unit.service" || return
+	done
+	echo NetworkManager.service >"$work/failing"
+	fails dhcp && said "NetworkManager.service cannot be restarted" || return
+	# Its clients are its own affair.
+	rm "$work/failing"
+	process 70 dhclient -d eth0
+	succeeds dhcp && not_called systemd-run
+}
+
+dhcp_of_dhcpcd() {
+	mkdir -p "$root/run/dhcpcd"
+	process 71 dhcpcd
+	echo 71 >"$root/run/dhcpcd/pid"
+	succeeds dhcp && called "systemd-run --quiet --collect --service-type=oneshot dhcpcd --rebind" || return
+	# One for each link, as ifupdown has it. One is left of a process that is gone.
+	rm "$root/run/dhcpcd/pid"
+	echo 71 >"$root/run/dhcpcd/eth0.pid"
+	echo 71 >"$root/run/dhcpcd/eth1-4.pid"
+	echo 72 >"$root/run/dhcpcd/eth2.pid"
+	succeeds dhcp && called "dhcpcd --rebind eth0" "dhcpcd -4 --rebind eth1" && not_called eth2 || return
+	: >"$work/refused"
+	fails dhcp && said "dhcpcd fails"
+	status=$?
+	rm "$work/refused"
+	return $status
+}
+
+dhcp_of_dhclient() {
+	process 73 dhclient -4 -v -i -pf "/run/dhclient.eth0.pid" eth0
+	succeeds dhcp && called "--service-type=oneshot kill -KILL 73" \
+		"systemd-run --quiet --collect --service-type=forking dhclient -4 -v -i -pf /run/dhclient.eth0.pid eth0" &&
+		said "Started again: dhclient -4"
+}
+
+dhcp_of_nobody() {
+	fails dhcp && said "None of systemd-networkd, NetworkManager, dhcpcd and dhclient runs here"
+}
+
 # --- Hooks ----------------------------------------------------------------------
 
 hook() { # hook NAME EXIT-STATUS
@@ -536,6 +592,10 @@ test_of clock_that_cannot_be_read "clock: chrony is restarted though the real-ti
 test_of clock_of_local_time "clock: a real-time clock with local time"
 test_of clock_of_the_hypervisor "clock: the hypervisor's PTP clock comes first"
 test_of clock_by_others_alone "clock: whatever asks others for the time"
+test_of dhcp_of_services "DHCP: networkd and NetworkManager"
+test_of dhcp_of_dhcpcd "DHCP: dhcpcd"
+test_of dhcp_of_dhclient "DHCP: dhclient"
+test_of dhcp_of_nobody "DHCP: nobody asks"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
 test_of no_hooks_at_all "hooks: none"
