@@ -19,8 +19,9 @@ set -u
 
 DIR=/run/system_test
 HOOKS=/etc/sysgenid/changed.d
-# Where the administrator says more.
+# Where the administrator says more, and where it is noted which machine this is.
 CONF=/etc/sysgenid
+NOTE=/var/lib/sysgenid/machine
 UNITS="sysgenid-clock.service sysgenid-machine-id.service sysgenid-ssh-host-keys.service \
 sysgenid-dhcp.service sysgenid-hooks.service"
 
@@ -458,6 +459,38 @@ failures_are_reported()
 	logged "$HOOKS/20-fails: failed, exit status 3"
 }
 
+# The disk is another machine's, by the note on it: it gets an identity, once. What is asked for at boot
+# is asked for here.
+a_copy_is_served()
+{
+	/usr/lib/sysgenid/cold-clone template
+	systemctl --quiet enable sysgenid-cold-clone.service || { fail "it cannot be enabled"; return; }
+	remember
+	systemctl start sysgenid-cold-clone.service || { fail "it does not start"; return; }
+	wait_until 120 is_noted || { fail "the note is $(cat $NOTE)"; return; }
+	wait_until 120 no_jobs || { fail "the run does not end"; return; }
+	take_journal
+	logged "This machine is a copy of the one that was noted" || return
+	[ "$(cat /etc/machine-id)" != "$old_id" ] || { fail "the machine ID is the old one"; return; }
+	[ "$(files_of_keys)" != "$old_keys" ] || { fail "the host keys are the old ones"; return; }
+	systemctl restart sysgenid-cold-clone.service
+	take_journal
+	logged "This is the machine that was noted"
+}
+
+no_jobs()
+{
+	[ -z "$(systemctl --no-legend list-jobs 'sysgenid-*')" ]
+}
+
+# By the hypervisor's IDs, as they are now.
+is_noted()
+{
+	grep -q '^uuid 5e2f4a7c91b04d3e8a6d0c1b2f3e4d5c$' $NOTE || return
+	[ "$(sed -n 's/^vmgenid //p' $NOTE)" = "$(dd if=/dev/vmgenid bs=16 count=1 2>/dev/null |
+		od -An -v -tx1 | tr -d ' \n')" ]
+}
+
 # --- After READY ---
 
 new_generation()
@@ -550,7 +583,7 @@ fi
 run_tests module_was_loaded_by_udev modes units_and_rules_are_well_formed nothing_is_enabled \
 	each_change_is_served rapid_changes another_uevent_is_no_change \
 	a_change_that_udev_missed everything_is_set_up an_overseer_changes_no_identity \
-	failures_are_reported
+	failures_are_reported a_copy_is_served
 status=$?
 
 rm $HOOKS/20-fails
@@ -565,7 +598,7 @@ echo READY
 if wait_until 10 new_generation; then
 	served
 	take_journal
-	run_tests all_units_did_their_work clock machine_id ssh_host_keys dhcp hooks || status=1
+	run_tests all_units_did_their_work clock machine_id ssh_host_keys dhcp hooks is_noted || status=1
 	note_identity
 	echo "# time $(date +%s)"
 else

@@ -24,16 +24,22 @@ in_clones() {
 	result $? "clones: each has its own $1"
 }
 
+# Where the module is not there, or no device, a machine is known by this.
+firmware="--qemu-arg=-uuid --qemu-arg=5e2f4a7c-91b0-4d3e-8a6d-0c1b2f3e4d5c"
+
 echo "TAP version 13"
 made "a disk with the packages" \
 	plain_system --image "$disk" --size 3G -- sh /tests/template.sh /packages ||
 	{ end_tests; exit; }
-# What loads modules by their names is switched off: so it is the device that brings ours.
+# What loads modules by a list of names is switched off: the device brings ours, or the unit that looks
+# for a copied disk.
 boots "booted" --append systemd.mask=systemd-modules-load.service -- \
-	sh -c "/tests/booted.sh updates machine-id ssh-host-keys && /tests/upgraded.sh"
-boots "no device" --no-vmgenid -- /tests/no_device.sh
+	sh -c "/tests/booted.sh updates cold-clone-note cold-clone machine-id ssh-host-keys && /tests/upgraded.sh"
+# shellcheck disable=SC2086 # words
+boots "no device" --no-vmgenid $firmware -- /tests/no_device.sh
 # That unit is what an administrator sees who looks at the boot only.
-shown "signatures" machine run --append module.sig_enforce=1 -- /tests/refused.sh unsigned
+# shellcheck disable=SC2086
+shown "signatures" machine run $firmware --append module.sig_enforce=1 -- /tests/refused.sh unsigned
 has "$SCRATCH/err" "units that failed: systemd-modules-load.service$NL" || { diagnose "$SCRATCH/err"; false; }
 result $? "signatures: the unit that loads modules fails, and no other one"
 

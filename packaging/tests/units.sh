@@ -34,6 +34,7 @@ program() {
 program systemctl <<'END'
 case "$*" in
 *is-active*) grep -qxF "${*##* }" $work/active 2>/dev/null ;;
+*is-failed*) grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
 *list-jobs*) cat $work/jobs 2>/dev/null; rm -f $work/jobs ;;
 *restart*)
 	# It refuses as often as the file says.
@@ -124,6 +125,8 @@ is() { # is WHAT SEEN EXPECTED
 identity_of_the_hypervisor_only() {
 	because hypervisor
 	succeeds identity "$conf" || return
+	because copied
+	succeeds identity "$conf" || return
 	because overseer
 	fails identity "$conf" && said "an overseer has changed the generation" || return
 	: >"$conf/identity-at-trigger"
@@ -136,7 +139,7 @@ identity_of_the_hypervisor_only() {
 no_template_keeps_its_identity() {
 	: >"$conf/no-template"
 	: >"$conf/identity-at-trigger"
-	for cause in hypervisor overseer; do
+	for cause in hypervisor copied overseer; do
 		because $cause
 		fails identity "$conf" && said "$conf/no-template says that this machine is no template" || return
 	done
@@ -253,13 +256,15 @@ without_a_driver() {
 new=ffeeddccbbaa99887766554433221100
 
 machine_id_everywhere() {
+	# Left behind by one that was ended.
+	ln -s "$work/elsewhere" "$root/etc/machine-id.sysgenid"
 	cp "$root/etc/machine-id" "$root/var/lib/dbus/machine-id"
 	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new &&
 		is "D-Bus's ID" "$(cat "$root/var/lib/dbus/machine-id")" $new &&
 		is mode "$(stat -c %a "$root/etc/machine-id")" 444 &&
 		called "sync $root/etc/machine-id.sysgenid" "mv -f $root/etc/machine-id.sysgenid" \
 			"sync $root/etc" "sync $root/var/lib/dbus/machine-id.sysgenid" "restart systemd-journald.service" &&
-		not_called restorecon
+		not_called restorecon && [ ! -e "$work/elsewhere" ]
 }
 
 machine_id_labelled() {
@@ -304,6 +309,16 @@ machine_id_that_does_not_stay() {
 	exec "${0##*/}" "$@"
 	END
 	[ $status = 0 ] && said "was written, and is not read" && not_called restart
+}
+
+machine_id_of_a_first_boot() {
+	mkdir -p "$root/run/systemd"
+	: >"$root/run/systemd/first-boot"
+	old=$(cat "$root/etc/machine-id")
+	because copied
+	succeeds machine-id && said "made at this boot" && is ID "$(cat "$root/etc/machine-id")" "$old" || return
+	because hypervisor
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new
 }
 
 # Nothing keeps the unit from trying.
@@ -489,7 +504,9 @@ dhcp_of_dhclient() {
 }
 
 dhcp_of_nobody() {
-	fails dhcp && said "None of systemd-networkd, NetworkManager, dhcpcd and dhclient runs here"
+	fails dhcp && said "None of systemd-networkd, NetworkManager, dhcpcd and dhclient runs here" || return
+	because copied
+	succeeds dhcp && said "Nothing asks for addresses yet"
 }
 
 # --- Hooks ----------------------------------------------------------------------
@@ -560,6 +577,133 @@ no_hooks_at_all() {
 	succeeds hooks "$conf/changed.d" && [ ! -s "$work/log" ]
 }
 
+# --- A machine with another one's disk ------------------------------------------
+
+note=var/lib/sysgenid/machine
+
+vmgenid() { # vmgenid CHARACTER: an ID of that 16 times
+	printf '%016d' 0 | tr 0 "$1" >"$root/dev/vmgenid"
+}
+
+uuid() { # uuid DIGIT
+	printf '%08d-%04d-%04d-%04d-%012d\n' 0 0 0 0 0 | tr 0 "$1" >"$root/sys/class/dmi/id/product_uuid"
+}
+
+boots_as() { # boots_as first|same|copy
+	: >"$work/calls"
+	rm -f "$work/causes"
+	succeeds cold-clone boot "$conf" || return
+	case $1 in
+	first) said "nothing was noted before" && runs ;;
+	same) said "the machine that was noted" && runs ;;
+	copy) said "is a copy" && runs copied ;;
+	esac
+}
+
+# What follows is over, and has noted.
+served_as_copy() {
+	succeeds cold-clone note
+	rm "$root/run/sysgenid/cause"
+}
+
+cold_clones_of_a_template() {
+	vmgenid A
+	uuid 1
+	boots_as first && called "sync $root/$note.new" "mv -f $root/$note.new $root/$note" \
+		"sync $root/var/lib/sysgenid" && is mode "$(stat -c %a "$root/$note")" 600 && boots_as same || return
+	vmgenid B
+	uuid 2
+	boots_as copy || return
+	# The power fails before it has an identity.
+	boots_as copy && served_as_copy && boots_as same
+}
+
+# What changes for other reasons, and one ID at a time.
+no_cold_clones() {
+	vmgenid A
+	uuid 1
+	boots_as first || return
+	# Switched off and on with QEMU's guid=auto, or gone back to a snapshot.
+	vmgenid B
+	boots_as same || return
+	vmgenid C
+	boots_as same || return
+	# The UUID becomes another one: now both have changed since the beginning, but never at once.
+	uuid 3
+	boots_as same || return
+	# The module is not there for once, and then it is.
+	rm "$root/dev/vmgenid"
+	boots_as same || return
+	vmgenid C
+	uuid 4
+	boots_as same
+}
+
+cold_clones_with_one_id() {
+	uuid 1
+	boots_as first && boots_as same || return
+	uuid 2
+	boots_as copy && served_as_copy || return
+	rm "$root/sys/class/dmi/id/product_uuid"
+	# Nothing in common: better no new identity than one without need.
+	vmgenid A
+	boots_as same || return
+	vmgenid B
+	boots_as copy
+}
+
+# A clone that was resumed has its template's firmware until it boots.
+a_clone_that_boots_later() {
+	vmgenid A
+	uuid 1
+	boots_as first || return
+	vmgenid B
+	because hypervisor
+	succeeds cold-clone note || return
+	uuid 2
+	boots_as same
+}
+
+ids_that_are_none() {
+	for id in 00000000-0000-0000-0000-000000000000 FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF \
+		03000200-0400-0500-0006-000700080009 "Not Settable"; do
+		echo "$id" >"$root/sys/class/dmi/id/product_uuid"
+		fails cold-clone boot "$conf" && said "gives this machine no ID" || return
+	done
+	[ ! -e "$root/$note" ] || { echo "# it is noted"; return 1; }
+	# Elsewhere, as on pseries.
+	mkdir -p "$root/proc/device-tree"
+	printf '12345678-1234-1234-1234-123456789ABC' >"$root/proc/device-tree/vm,uuid"
+	rm "$root/sys/class/dmi/id/product_uuid"
+	boots_as first && is note "$(cat "$root/$note")" "uuid 12345678123412341234123456789abc"
+}
+
+a_prepared_template() {
+	uuid 1
+	succeeds cold-clone template && boots_as copy && served_as_copy && boots_as same
+}
+
+cold_clone_that_is_no_template() {
+	uuid 1
+	boots_as first || return
+	uuid 2
+	: >"$conf/no-template"
+	succeeds cold-clone boot "$conf" && said "no-template says that it is no template" && runs || return
+	rm "$conf/no-template"
+	boots_as same
+}
+
+cold_clone_whose_units_fail() {
+	uuid 1
+	boots_as first || return
+	uuid 2
+	boots_as copy || return
+	echo sysgenid-ssh-host-keys.service >"$work/failing"
+	fails cold-clone note && said "sysgenid-ssh-host-keys.service has failed" || return
+	rm "$work/failing"
+	boots_as copy && served_as_copy && boots_as same
+}
+
 test_of() { # test_of FUNCTION NAME
 	system
 	"$1"
@@ -583,6 +727,7 @@ test_of machine_id_labelled "machine ID: labelled for SELinux"
 test_of machine_id_of_run "machine ID: written into the file of /run that is mounted there"
 test_of machine_id_that_is_mounted "machine ID: another file that is mounted there is written, or that is said"
 test_of machine_id_that_does_not_stay "machine ID: what is not there afterwards is an error"
+test_of machine_id_of_a_first_boot "machine ID: the one of a first boot stays in a copy"
 test_of units_try_where_etc_is_read_only "no unit is left out where /etc is read-only"
 test_of clock_by_the_real_time_clock "clock: the real-time clock, by hwclock"
 test_of clock_without_hwclock "clock: without hwclock, and with one that fails"
@@ -599,4 +744,12 @@ test_of dhcp_of_nobody "DHCP: nobody asks"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
 test_of no_hooks_at_all "hooks: none"
+test_of cold_clones_of_a_template "cold clones: the first boot notes, a copy is served, and then no more"
+test_of no_cold_clones "cold clones: one ID that changes is none"
+test_of cold_clones_with_one_id "cold clones: with one ID"
+test_of a_clone_that_boots_later "cold clones: a clone that was resumed is none when it boots"
+test_of ids_that_are_none "cold clones: what many machines have is no ID"
+test_of a_prepared_template "cold clones: a template can be prepared"
+test_of cold_clone_that_is_no_template "cold clones: a machine that is no template"
+test_of cold_clone_whose_units_fail "cold clones: tried again where a unit has failed"
 end_tests

@@ -44,7 +44,7 @@ system_waits_for_changes() {
 }
 
 nothing_else_is_enabled() {
-	for unit in clock dhcp hooks machine-id ssh-host-keys; do
+	for unit in clock cold-clone cold-clone-note dhcp hooks machine-id ssh-host-keys; do
 		case " $enabled " in
 		*" $unit "*) state=enabled ;;
 		*) state=disabled ;;
@@ -95,6 +95,22 @@ reacts() {
 	[ "$(cat /run/hooked)" = 1 ] || { journalctl -u sysgenid-hooks.service | diagnose; return 1; }
 }
 
+# The disk's keys are another machine's: they are replaced before sshd has them, and that is noted.
+copy_has_its_own_keys() {
+	cat /etc/ssh/ssh_host_*_key.pub >"$log"
+	! sha256sum <"$log" | cmp -s - /root/keys-of-the-template ||
+		{ echo "# they are the template's"; journalctl -b -u 'sysgenid-*' | diagnose; return 1; }
+	replaced=$(systemctl show -P ExecMainExitTimestampMonotonic sysgenid-ssh-host-keys.service)
+	began=$(systemctl show -P InactiveExitTimestampMonotonic ssh.service)
+	{ [ "$replaced" -gt 0 ] && [ "$began" -gt "$replaced" ]; } ||
+		{ echo "# keys at $replaced, sshd at $began"; return 1; }
+	grep -q '^vmgenid ' /var/lib/sysgenid/machine ||
+		{ diagnose /var/lib/sysgenid/machine; return 1; }
+	systemctl restart sysgenid-cold-clone.service || return
+	journalctl -b -o cat -u sysgenid-cold-clone.service | grep -q "This is the machine that was noted" ||
+		{ journalctl -b -u 'sysgenid-*' | diagnose; return 1; }
+}
+
 echo "TAP version 13"
 module_is_loaded
 result $? "the module is there, from where it was installed"
@@ -106,6 +122,10 @@ nothing_else_is_enabled
 result $? "nothing is enabled that changes the system, but by the administrator"
 doctor_is_content
 result $? "sysgenctl doctor says that it is ready"
+if [ -e /root/keys-of-the-template ]; then
+	copy_has_its_own_keys
+	result $? "a copy of the disk has host keys of its own before sshd starts"
+fi
 provider_is_there
 result $? "OpenSSL has the provider"
 [ -s /usr/share/man/man8/sysgenctl.8.gz ]

@@ -14,7 +14,10 @@ work=$(mktemp -d)
 apt-get install --yes --no-install-recommends "$packages"/sysgenid_*.deb \
 	"$packages"/libsysgenid0*.deb "$packages"/openssl-provider-sysgenid_*.deb \
 	"$packages/sysgenid-modules-${release}"_*.deb
-systemctl enable sysgenid-machine-id.service sysgenid-ssh-host-keys.service
+systemctl enable sysgenid-machine-id.service sysgenid-ssh-host-keys.service sysgenid-cold-clone.service
+# It is a template for machines that are switched on, too.
+cat /etc/ssh/ssh_host_*_key.pub | sha256sum >/root/keys-of-the-template
+/usr/lib/sysgenid/cold-clone template
 
 # Packages for the upgrade: the same files with a higher version, but for the module, which is told
 # from the one before by its build ID.

@@ -56,6 +56,7 @@ no_unit_is_left() {
 echo "TAP version 13"
 before=$(generation)
 machine_id=$(cat /etc/machine-id)
+touch /etc/sysgenid/no-template
 sysgenctl watch --json >"$work/watched" 2>&1 &
 watching=$!
 for _ in $(seq 100); do
@@ -67,6 +68,7 @@ took "apt upgrades while the device is open" \
 took "who uses it goes on" kill -0 $watching
 took "the generation is the same" [ "$(generation)" = "$before" ]
 took "nothing took it for a change" [ "$(cat /etc/machine-id)" = "$machine_id" ]
+took "what the administrator has said stays" [ -e /etc/sysgenid/no-template ]
 took "doctor says that the old one runs" \
 	says "running, and another build of it is installed" sysgenctl doctor
 took "a change is seen" sysgenctl trigger
