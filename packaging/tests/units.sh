@@ -559,7 +559,11 @@ hooks_that_others_can_write() {
 	chmod 777 "$conf/changed.d/target"
 	mv "$conf/changed.d/target" "$root/target"
 	ln -s "$root/target" "$conf/changed.d/40-link"
-	fails hooks "$conf/changed.d" && hooks_of_these "10-safe" &&
+	# What counts is the file, and not the link, which everybody may write by its mode.
+	hook good 0
+	mv "$conf/changed.d/good" "$root/good"
+	ln -s "$root/good" "$conf/changed.d/50-good"
+	fails hooks "$conf/changed.d" && hooks_of_these "10-safe good" &&
 		said "20-group: refused" && said "30-others: refused" && said "40-link: refused" || return
 	if [ "$(id -u)" = 0 ]; then
 		chmod 755 "$conf/changed.d/20-group"
