@@ -19,12 +19,15 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 
+use clap::Arg;
 use clap::Command;
 use clap::CommandFactory;
 use clap_complete::Shell;
 use clap_mangen::Man;
+use roff::Inline;
 use roff::Roff;
 use roff::bold;
+use roff::italic;
 use roff::roman;
 use sysgenctl::cli::Cli;
 use sysgenctl::exit::Exit;
@@ -125,7 +128,7 @@ fn write_page(command: &Command, sections: &str, page: &mut impl Write) -> io::R
         .manual("System generation");
     man.render_title(page)?;
     man.render_name_section(page)?;
-    man.render_synopsis_section(page)?;
+    synopsis(command).to_writer(page)?;
     man.render_description_section(page)?;
     let first_section = sections.find(".SH ").unwrap_or(sections.len());
     let (description, sections) = sections.split_at(first_section);
@@ -145,8 +148,115 @@ fn for_people(command: &Command) -> Command {
     let about = about.map(ToString::to_string).unwrap_or_default();
     let (_, rest) = about.split_once("\n\n").unwrap_or(("", &about));
     let rest = rest.to_owned();
-    let hide = |argument: clap::Arg| argument.hide_possible_values(true);
+    let hide = |argument: Arg| argument.hide_possible_values(true);
     command.clone().long_about(rest).mut_args(hide)
+}
+
+/// All that can be said on the command line, with the values: `clap_mangen` leaves out those of options,
+/// what excludes what, and what a word may be.
+fn synopsis(command: &Command) -> Roff {
+    let mut line = vec![bold(command.get_bin_name().unwrap_or(command.get_name()))];
+    let options = command
+        .get_arguments()
+        .filter(|argument| !argument.is_positional());
+    // What takes all that follows comes last.
+    let (last, options): (Vec<&Arg>, Vec<&Arg>) = options
+        .filter(|option| !option.is_hide_set())
+        .partition(|option| takes_more_than_one(option));
+    let alternatives = alternatives(command);
+    for option in options {
+        let alternatives = alternatives.iter().find(|all| all.contains(&option));
+        match alternatives {
+            Some(all) if all[0] != option => {}
+            Some(all) => line.extend(in_brackets(all)),
+            None => line.extend(in_brackets(&[option])),
+        }
+    }
+    for positional in command.get_positionals() {
+        let (before, after) = if positional.is_required_set() {
+            (" ", "")
+        } else {
+            (" [", "]")
+        };
+        line.push(roman(before));
+        let words = positional.get_possible_values();
+        if words.is_empty() {
+            line.push(italic(value_names(positional)));
+        }
+        for (number, word) in words.iter().enumerate() {
+            line.push(roman(if number == 0 { "" } else { "|" }));
+            line.push(bold(word.get_name()));
+        }
+        line.push(roman(after));
+    }
+    for option in last {
+        line.extend(in_brackets(&[option]));
+    }
+    if command.has_subcommands() {
+        line.extend([
+            roman(" "),
+            italic("COMMAND"),
+            roman(" ["),
+            italic("ARGUMENT"),
+            roman("]..."),
+        ]);
+    }
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text(line);
+    roff
+}
+
+/// The groups of options of which one can be given.
+fn alternatives(command: &Command) -> Vec<Vec<&Arg>> {
+    let groups = command
+        .get_groups()
+        .filter(|group| !(*group).clone().is_multiple());
+    let members = |group: &clap::ArgGroup| {
+        let ids: Vec<_> = group.get_args().collect();
+        let arguments = command.get_arguments();
+        arguments
+            .filter(|argument| ids.contains(&argument.get_id()))
+            .collect()
+    };
+    groups.map(members).collect()
+}
+
+/// ` [-a|--all]`, ` [--of VALUE | --all]`.
+fn in_brackets(options: &[&Arg]) -> Vec<Inline> {
+    let mut line = vec![roman(" [")];
+    for (number, option) in options.iter().enumerate() {
+        line.push(roman(if number == 0 { "" } else { " | " }));
+        let short = option.get_short().map(|short| format!("-{short}"));
+        let long = option.get_long().map(|long| format!("--{long}"));
+        let both = short.is_some() && long.is_some();
+        line.extend(short.map(bold));
+        line.push(roman(if both { "|" } else { "" }));
+        line.extend(long.map(bold));
+        if option.get_action().takes_values() {
+            line.extend([roman(" "), italic(value_names(option))]);
+        }
+        if takes_more_than_one(option) {
+            line.extend([roman(" ["), italic("ARGUMENT"), roman("]...")]);
+        }
+    }
+    line.push(roman("]"));
+    line
+}
+
+fn takes_more_than_one(option: &Arg) -> bool {
+    option
+        .get_num_args()
+        .is_some_and(|number| number.max_values() > 1)
+}
+
+fn value_names(argument: &Arg) -> String {
+    let names = argument.get_value_names().unwrap_or_default();
+    names
+        .iter()
+        .map(clap::builder::Str::as_str)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn exit_status() -> Roff {
@@ -163,7 +273,7 @@ fn exit_status() -> Roff {
 /// Every `\-\-option` must be one of these commands.
 fn check_options(commands: &[&Command], sections: &str) -> Result<(), String> {
     let arguments = commands.iter().flat_map(|command| command.get_arguments());
-    let known: BTreeSet<&str> = arguments.filter_map(clap::Arg::get_long).collect();
+    let known: BTreeSet<&str> = arguments.filter_map(Arg::get_long).collect();
     for option in sections.split("\\-\\-").skip(1) {
         let option = option.replace("\\-", "-");
         let end = option.find(|c: char| !c.is_ascii_lowercase() && c != '-');

@@ -143,7 +143,7 @@ pub struct TriggerArguments {
     #[arg(long)]
     pub wait: bool,
 
-    /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
+    /// The longest time that --wait waits, such as 30s, 500ms or “1m 30s” [no limit]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
     pub timeout: Option<Duration>,
 }
