@@ -17,6 +17,7 @@ BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 LIBEXECDIR ?= /usr/lib/sysgenid
+SAMPLESDIR ?= $(PREFIX)/share/sysgenid/hooks
 
 # known VARIABLE,PACKAGE: what pkg-config says, or nothing.
 known = $(shell $(PKG_CONFIG) --variable=$1 $2 2>/dev/null)

@@ -88,7 +88,7 @@ installs_all() {
 	front_door install || return
 	for file in usr/local/bin/sysgenctl usr/lib/udev/rules.d/60-sysgenid.rules etc/sysgenid/post.d \
 		usr/lib/ossl-modules/sysgenid.so usr/lib/systemd/system/sysgenid-hooks.service \
-		usr/lib/modules-load.d/sysgenid.conf; do
+		usr/lib/modules-load.d/sysgenid.conf usr/local/share/sysgenid/hooks/hostname; do
 		[ -e "$system/$file" ] || { echo "# there is no $file"; return 1; }
 	done
 	! grep -r '@[A-Z]*@' "$system" | diagnose | grep . || return
