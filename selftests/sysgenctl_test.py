@@ -442,13 +442,13 @@ def a_closed_pipe_is_no_mishap():
 # snapshot-hooks
 
 
-def with_hooks(pre, post):
+def with_hooks(pre, post, thaw=None):
     """Makes hooks that log what they see and then do that."""
     shutil.rmtree(HOOKS, ignore_errors=True)
     for path in STATE, "/tmp/log":
         if os.path.exists(path):
             os.remove(path)
-    for directory, hooks in ("pre.d", pre), ("post.d", post):
+    for directory, hooks in ("pre.d", pre), ("thaw.d", thaw or {}), ("post.d", post):
         os.makedirs(os.path.join(HOOKS, directory))
         for name, then in hooks.items():
             environment = '"$SYSGENID_PHASE" "$SYSGENID" "$SYSGENID_BEFORE"'
@@ -456,85 +456,258 @@ def with_hooks(pre, post):
             make_hook(os.path.join(HOOKS, directory), name, script)
 
 
+def logged():
+    """The names and the phases of the hooks that were run."""
+    return [line.split()[:2] for line in read("/tmp/log").splitlines()] if os.path.exists("/tmp/log") else []
+
+
 def hooks_run_in_order():
-    """With what they need to know; what is no hook is named."""
-    with_hooks({"20-b": "", "10-a": ""}, {"90-z": ""})
-    make_hook(f"{HOOKS}/pre.d", "30-c.dpkg-old", "")
+    """With what they need to know; what is no hook is named. Back, in the reverse order."""
+    with_hooks({"20-b.sh": "", "10-a": ""}, {"80-y": "", "90-z": ""}, {"50-x": ""})
     make_hook(f"{HOOKS}/pre.d", "README", "", mode=0o644)
     ended = sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
     for line in (
-        "  10-a           ok in ",
-        "  30-c.dpkg-old  not run: its name has other characters than letters, digits, - and _\n",
-        "  README         not run: it is not executable\n",
+        "  10-a     ok in ",
+        "  README   not run: it is not executable\n",
         "quiesced by 2 hooks\n",
-        "10-a speaks\n",
+        "    10-a speaks\n",
     ):
         check_has(ended.out, line)
     now = generation()
-    check_equal(read("/tmp/log"), f"10-a pre {now} \n20-b pre {now} \n", "the log")
+    check_equal(read("/tmp/log"), f"10-a pre {now} \n20-b.sh pre {now} \n", "the log")
     check_equal(read(STATE), f"{now}\n", "the note")
     ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
-    check_has(ended.out, "as before the snapshot: this is no clone\n", "  90-z  ok in ", "1 hook\n")
-    check_has(read("/tmp/log"), f"\n90-z post {now} {now}\n")
+    check_has(ended.out, "as before the snapshot: this is no clone\n", "  90-z  ok in ", "3 hooks\n")
+    expected = f"50-x thaw {now} {now}\n90-z post {now} {now}\n80-y post {now} {now}\n"
+    check_has(read("/tmp/log"), expected)
     check(not os.path.exists(STATE), "the note is still there")
 
 
+def what_would_not_run_is_found_before():
+    """Somebody relies on it, so that there is no snapshot; post runs all others."""
+    def leftover():
+        make_hook(f"{HOOKS}/post.d", "30-c.dpkg-old", "")
+
+    def writable():
+        os.chmod(f"{HOOKS}/pre.d/10-a", 0o757)
+
+    def of_somebody():
+        os.chown(f"{HOOKS}/thaw.d/50-x", 65534, 0)
+
+    def in_somebodys_directory():
+        os.chmod(f"{HOOKS}/post.d", 0o777)
+
+    for spoil, why in (
+        (leftover, "post.d/30-c.dpkg-old would not be run: it is executable, and by its name a leftover"),
+        (writable, "pre.d/10-a would not be run: others than its owner can write it (mode 0757)"),
+        (of_somebody, "thaw.d/50-x would not be run: it belongs to the user with the number 65534"),
+        (in_somebodys_directory, "post.d is run: others than its owner can write it (mode 0777)"),
+    ):
+        with_hooks({"10-a": ""}, {"90-z": ""}, {"50-x": ""})
+        spoil()
+        check_has(sysgenctl("snapshot-hooks", "pre", *SNAPSHOT, status=1).err, why)
+        check_equal((logged(), os.path.exists(STATE)), ([], False), "what was done")
+    with_hooks({}, {"80-y": "", "90-z": ""})
+    leftover()
+    ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
+    check_has(ended.err, "the hook 30-c.dpkg-old failed: all others were run")
+    check_equal(logged(), [["90-z", "post"], ["80-y", "post"]], "the log")
+    missing = ("--hooks-dir", "/no/such", "--state", STATE)
+    for phase in "pre", "post":
+        ended = sysgenctl("snapshot-hooks", phase, *missing, status=1)
+        check_has(ended.err, "there is no directory /no/such: no hook was run")
+
+
 def hooks_in_json():
-    """Without what they print."""
-    with_hooks({"10-a": "", "b": "exit 3"}, {"90-z": ""})
+    """With what they print."""
+    with_hooks({"10-a": "", "b": "exit 3"}, {"90-z": ""}, {"50-x": ""})
     make_hook(f"{HOOKS}/pre.d", "README", "", mode=0o644)
     done = json_of("snapshot-hooks", "pre", *SNAPSHOT, status=6)
     check_equal([hook["name"] for hook in done["hooks"]], ["10-a", "README", "b"], "the hooks")
+    check_equal(done["hooks"][0]["output"], "10-a speaks\n", "what it says")
     check_equal(done["hooks"][1]["skipped"], "it is not executable", "README")
     check_equal((done["hooks"][2]["status"], done["hooks"][2]["succeeded"]), (3, False))
-    check_equal([hook["name"] for hook in done["undone"]], ["90-z"], "what was undone")
-    with_hooks({}, {"90-z": ""})
+    check_equal([hook["name"] for hook in done["undone"]], ["50-x", "90-z"], "what was undone")
+    with_hooks({}, {"90-z": ""}, {"50-x": ""})
     sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
     old = generation()
     new = sysgenctl("trigger", "--json").json()["generation"]
     done = json_of("snapshot-hooks", "post", *SNAPSHOT)
     check_equal((done["generation_before"], done["generation"]), (old, new), "generations")
-    check_equal(done["waited"]["all_acked"], True, "all_acked")
+    check_equal([hook["name"] for hook in done["early"]], ["50-x"], "what came early")
+    waited = {key: done["waited"][key] for key in ("all_acked", "watchers", "unreadable_processes")}
+    check_equal(waited, {"all_acked": True, "watchers": [], "unreadable_processes": 0}, "waited")
 
 
 def a_failed_pre_thaws():
-    """All of post.d, whichever fails, in the phase undo."""
-    with_hooks({"1": "", "2": "exit 9", "3": ""}, {"a": "exit 1", "b": ""})
+    """All of thaw.d and post.d, whichever fails, in the phase undo."""
+    with_hooks({"1": "", "2": "exit 9", "3": ""}, {"a": "", "b": "exit 1"}, {"x": ""})
     ended = sysgenctl("snapshot-hooks", "pre", *SNAPSHOT, status=6)
-    check_has(ended.out, "failed after ", "exit status 9", "2 failed: thawing again\n")
-    check_has(ended.err, "take no snapshot: the hook 2 failed; thawing again, so did: a")
+    check_has(ended.out, "failed after ", "exit status 9", "thawing again\n")
+    check_has(ended.err, "take no snapshot: the hook 2 failed; thawing again, so did: b")
     now = generation()
-    expected = f"1 pre {now} \n2 pre {now} \na undo {now} \nb undo {now} \n"
+    expected = f"1 pre {now} \n2 pre {now} \nx undo {now} \nb undo {now} \na undo {now} \n"
     check_equal(read("/tmp/log"), expected, "the log")
     check(not os.path.exists(STATE), "the note is still there")
 
 
-def a_failed_post_stops():
+def a_failed_post_thaws_what_it_can():
     """And can be called again."""
     with_hooks({"1": ""}, {"a": "", "b": "exit 1", "c": ""})
     sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
     ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
-    check_has(ended.err, "the hook b failed: those after it were not run")
-    check("\nc " not in read("/tmp/log"), "c was run")
+    check_has(ended.err, "the hook b failed: all others were run")
+    check_equal([name for name, _ in logged()], ["1", "c", "b", "a"], "the log")
     check(os.path.exists(STATE), "the note is gone")
     make_hook(f"{HOOKS}/post.d", "b", "")
-    sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
-    check_has(read("/tmp/log"), "\nc post ")
+    check_has(sysgenctl("snapshot-hooks", "post", *SNAPSHOT).out, "thawed by 3 hooks")
+
+
+def what_is_noted_by_others_keeps_nobody_from_thawing():
+    """It is said, and no more."""
+    with_hooks({}, {"a": ""})
+    for make in (lambda: make_hook("/tmp", os.path.basename(STATE), "odd"), lambda: os.mkdir(STATE)):
+        make()
+        status = 1 if os.path.isdir(STATE) else 0
+        ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=status)
+        check_has(ended.out, f"what {STATE} notes is not heeded: ")
+        check_equal(logged()[-1], ["a", "post"], "the log")
+        if os.path.isdir(STATE):
+            check_has(ended.err, f"cannot remove {STATE}: ")
+            os.rmdir(STATE)
+    check_equal(len(logged()), 2, "how often it was run")
+
+
+def standard_output_stops_nothing():
+    """Whether nobody reads it, nothing can be written, or the file system is frozen."""
+    with_hooks({"1": "", "2": "exit 9"}, {"a": ""})
+    command = ["sysgenctl", "snapshot-hooks", "pre", *SNAPSHOT]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    check_equal(ended.returncode, 6, "the exit status with a full disk")
+    check_has(ended.stderr, "cannot tell what was done", "take no snapshot")
+    check_equal([name for name, _ in logged()], ["1", "2", "a"], "the log")
+    with_hooks({"1": "", "2": ""}, {"a": ""})
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        ended = subprocess.run(command, stdout=closed, stderr=subprocess.DEVNULL, check=False)
+    check_equal(ended.returncode, 0, "the exit status with a closed pipe")
+    with open("/dev/full", "wb") as full:
+        command[2] = "post"
+        ended = subprocess.run(command, stdout=full, stderr=full, check=False)
+    check_equal(ended.returncode, 0, "the exit status with nothing to say it to")
+    check_equal([name for name, _ in logged()], ["1", "2", "a"], "the log")
+    # Nobody can write to a file in a frozen file system, and who tries cannot even be ended.
+    os.makedirs("/tmp/stuck", exist_ok=True)
+    make_hook("/tmp/stuck", "cat", "echo $$ >/tmp/stuck.pid; exec sleep 1000")
+    command[2] = "pre"
+    with open("/tmp/report", "w+", encoding="utf-8") as report:
+        stuck = {**os.environ, "PATH": f"/tmp/stuck:{os.environ['PATH']}"}
+        ended = subprocess.run(command, stdout=report, timeout=60, env=stuck, check=False)
+        check_equal((ended.returncode, read("/tmp/report")), (0, ""), "what is told")
+        os.kill(int(read("/tmp/stuck.pid")), signal.SIGKILL)
+        subprocess.run(command, stdout=report, timeout=60, check=True)
+        check_has(read("/tmp/report"), "quiesced by 2 hooks\n")
+    shutil.rmtree("/tmp/stuck")
+
+
+def a_signal_undoes_all():
+    """The hook that runs is ended, with what it has started."""
+    for signal_number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
+        with_hooks({"1": "", "2": "sleep 1000 & echo $! >/tmp/pid; sleep 1000"}, {"a": ""})
+        with subprocess.Popen(
+            ["sysgenctl", "snapshot-hooks", "pre", *SNAPSHOT],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            until("the hook", lambda: os.path.exists("/tmp/pid") and read("/tmp/pid").strip())
+            running.send_signal(signal_number)
+            _, err = running.communicate(timeout=60)
+        check_equal(running.returncode, 9, "the exit status")
+        number = int(signal_number)
+        check_has(err, f"take no snapshot: signal {number} has come; the system was thawed again")
+        check_equal(logged(), [["1", "pre"], ["2", "pre"], ["a", "undo"]], "the log")
+        check(not os.path.exists(f"/proc/{read('/tmp/pid').strip()}"), "something of the hook lives on")
+        os.remove("/tmp/pid")
+
+
+def a_hook_has_a_limit():
+    """As long as it takes itself, or with all others."""
+    for option in "--hook-timeout", "--hooks-timeout":
+        with_hooks({"1": "sleep 1000"}, {"a": ""})
+        ended = sysgenctl("snapshot-hooks", "pre", option, "1s", *SNAPSHOT, status=6)
+        check_has(ended.out, "1  failed after ", "not done after 1s, and made to end\n")
+        check_equal(logged(), [["1", "pre"], ["a", "undo"]], "the log")
+
+
+def one_run_at_a_time():
+    """The second one says who is at it."""
+    with_hooks({"1": "sleep 1000"}, {})
+    with subprocess.Popen(["sysgenctl", "snapshot-hooks", "pre", *SNAPSHOT]) as running:
+        until("the hook", lambda: logged() == [["1", "pre"]])
+        for phase in "pre", "post":
+            ended = sysgenctl("snapshot-hooks", phase, *SNAPSHOT, status=1)
+            check_has(ended.err, f"is running (process {running.pid}): it holds {STATE}.lock")
+        running.send_signal(signal.SIGTERM)
+        check_equal(running.wait(timeout=60), 9, "the exit status")
 
 
 def post_waits_for_watchers():
-    """The system stays quiesced while one is outdated."""
-    with_hooks({}, {"a": ""})
+    """The system stays quiesced while one is outdated, but for what programs need."""
+    with_hooks({}, {"a": ""}, {"x": ""})
     with Watcher(tracked=True) as watcher:
         sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
         sysgenctl("trigger")
         ended = sysgenctl("snapshot-hooks", "post", "--timeout", "1s", *SNAPSHOT, status=3)
-        check_has(ended.err, "no hook was run, the system stays quiesced: after 1s ")
+        check_has(ended.err, "after 1s ", "; no hook of post.d was run, and the system stays quiesced")
         check_has(ended.out, "sysgenctl_test.py", " -> ", "source ioctl")
-        check_equal(read("/tmp/log"), "", "the log")
+        check_equal(logged(), [["x", "thaw"]], "the log")
+        options = ("--timeout", "1s", "--on-timeout", "thaw")
+        ended = sysgenctl("snapshot-hooks", "post", *options, *SNAPSHOT, status=3)
+        check_has(ended.err, "the system was thawed all the same, as --on-timeout says")
+        check_equal(logged(), [["x", "thaw"], ["x", "thaw"], ["a", "post"]], "the log")
         watcher.ack()
         sysgenctl("snapshot-hooks", "post", "--timeout", "60s", *SNAPSHOT)
-        check_has(read("/tmp/log"), "a post ")
+        check_equal(logged()[-2:], [["x", "thaw"], ["a", "post"]], "the log")
+
+
+def post_gives_programs_what_they_need():
+    """A watcher that can acknowledge only when a hook has thawed something."""
+    acks = 'until [ -e /tmp/thawed ]; do sleep 0.1; done; sleep 0.2'
+    with_hooks({}, {"a": ""}, {"x": "touch /tmp/thawed"})
+    with Background("watch", "--track", "--exec", "sh", "-c", acks):
+        sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+        sysgenctl("trigger")
+        sysgenctl("snapshot-hooks", "post", "--timeout", "60s", *SNAPSHOT)
+        check_equal(logged(), [["x", "thaw"], ["a", "post"]], "the log")
+    os.remove("/tmp/thawed")
+
+
+def post_can_leave_out_the_unprivileged():
+    """Anybody can track and never acknowledge."""
+    with_hooks({}, {"a": ""})
+    privileged = ("--timeout", "1s", "--privileged-only")
+    with Background("watch", "--track", "--exec", "false", nobody=True) as watch:
+        sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+        sysgenctl("trigger")
+        until("the failure", lambda: "stays outdated" in watch.said())
+        sysgenctl("snapshot-hooks", "post", "--timeout", "1s", *SNAPSHOT, status=3)
+        named = (*privileged, "--user", "nobody")
+        sysgenctl("snapshot-hooks", "post", *named, *SNAPSHOT, status=3)
+        ended = sysgenctl("snapshot-hooks", "post", *privileged, *SNAPSHOT)
+        check_has(ended.out, "no tracked watcher is outdated that is waited for; of others, 1 are")
+        check_equal(logged(), [["a", "post"]], "the log")
+        with Watcher(tracked=True):
+            sysgenctl("trigger")
+            sysgenctl("snapshot-hooks", "post", *privileged, *SNAPSHOT, status=3)
+    wrong = (*privileged, "--user", "no-such-user")
+    ended = sysgenctl("snapshot-hooks", "post", *wrong, *SNAPSHOT, status=1)
+    check_has(ended.err, "there is no user no-such-user")
+    sysgenctl("snapshot-hooks", "post", "--user", "nobody", *SNAPSHOT, status=2)
+    for option in ("--privileged-only",), ("--on-timeout", "stay"):
+        sysgenctl("snapshot-hooks", "pre", *option, *SNAPSHOT, status=2)
 
 
 def post_without_pre():
@@ -550,8 +723,8 @@ def nothing_is_quiesced_without_a_note():
     with_hooks({"1": ""}, {})
     arguments = ("--hooks-dir", HOOKS, "--state", "/run/sysgenid/snapshot")
     ended = sysgenctl("snapshot-hooks", "pre", *arguments, status=5, nobody=True)
-    check_has(ended.err, "cannot write /run/sysgenid/snapshot: Permission denied")
-    check_equal(read("/tmp/log"), "", "the log")
+    check_has(ended.err, "cannot write /run/sysgenid/snapshot.lock: Permission denied")
+    check_equal(logged(), [], "the log")
 
 
 # doctor
@@ -1403,10 +1576,18 @@ run_tests(
         the_commands_output_is_not_among_the_json,
         a_closed_pipe_is_no_mishap,
         hooks_run_in_order,
+        what_would_not_run_is_found_before,
         hooks_in_json,
         a_failed_pre_thaws,
-        a_failed_post_stops,
+        a_failed_post_thaws_what_it_can,
+        what_is_noted_by_others_keeps_nobody_from_thawing,
+        standard_output_stops_nothing,
+        a_signal_undoes_all,
+        a_hook_has_a_limit,
+        one_run_at_a_time,
         post_waits_for_watchers,
+        post_gives_programs_what_they_need,
+        post_can_leave_out_the_unprivileged,
         post_without_pre,
         nothing_is_quiesced_without_a_note,
         doctor_finds_it_well,

@@ -159,13 +159,46 @@ pub struct SnapshotArguments {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
 
-    /// The directory that has pre.d and post.d
-    #[arg(long, value_name = "DIR", default_value = "/etc/sysgenid")]
+    /// What post does when that time is over: whether the system stays quiesced, or is thawed all the
+    /// same (stay)
+    #[arg(long, value_name = "WHAT")]
+    pub on_timeout: Option<OnTimeout>,
+
+    /// Let post wait for watchers of root only, and of the users that --user names
+    #[arg(long)]
+    pub privileged_only: bool,
+
+    /// Let post wait for watchers of this user, too; can be repeated
+    #[arg(long, value_name = "NAME", requires = "privileged_only")]
+    pub user: Vec<String>,
+
+    /// The longest time that a hook may take
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1m")]
+    pub hook_timeout: Duration,
+
+    /// The longest time that all hooks may take that are run one after the other
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
+    pub hooks_timeout: Duration,
+
+    /// The directory that has pre.d, thaw.d and post.d
+    #[arg(long, value_name = "DIR", default_value = HOOKS_DIR)]
     pub hooks_dir: PathBuf,
 
     /// Where pre notes the generation for post
     #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
     pub state: PathBuf,
+}
+
+/// Where hooks are if nobody says it.
+pub const HOOKS_DIR: &str = "/etc/sysgenid";
+
+/// What post does when tracked watchers have not acknowledged in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnTimeout {
+    /// Run no hook that serves others: the system stays quiesced.
+    Stay,
+    /// Run all hooks.
+    Thaw,
 }
 
 /// The arguments of `doctor`.
@@ -219,7 +252,8 @@ pub enum Action {
 pub enum Phase {
     /// run the hooks in pre.d
     Pre,
-    /// wait for the change, if one is due, and for the watchers; then run the hooks in post.d
+    /// wait for the change, if one is due; run the hooks in thaw.d; wait for the watchers; and run the
+    /// hooks in post.d
     Post,
 }
 

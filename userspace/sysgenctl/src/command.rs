@@ -6,6 +6,7 @@ use std::fmt;
 use std::fmt::Display;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,6 +23,15 @@ pub enum End {
     Killed(i32),
     /// It was never started.
     NotStarted(String),
+    /// It took longer than this, and was made to end, or could not be.
+    TimedOut {
+        /// The limit.
+        limit: Duration,
+        /// Whether it has ended.
+        was_ended: bool,
+    },
+    /// This signal came for us, and it was made to end.
+    Interrupted(i32),
 }
 
 /// The same, for programs.
@@ -33,7 +43,7 @@ pub struct Ended {
     pub status: Option<i32>,
     /// The number of the signal.
     pub signal: Option<i32>,
-    /// Why it was not started.
+    /// Why it was not started, or was made to end.
     pub error: Option<String>,
     /// How long it took.
     pub seconds: f64,
@@ -43,16 +53,21 @@ pub struct Ended {
 pub fn run(command: &mut Command, output: Output) -> (End, Duration) {
     let start = Instant::now();
     let end = match command.stdout(output.of_commands()).status() {
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => End::Exited(code),
-            (None, signal) => End::Killed(signal.unwrap_or_default()),
-        },
+        Ok(status) => End::of(status),
         Err(error) => End::NotStarted(error.to_string()),
     };
     (end, start.elapsed())
 }
 
 impl End {
+    /// By what the kernel says of it.
+    pub fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exited(code),
+            (None, signal) => Self::Killed(signal.unwrap_or_default()),
+        }
+    }
+
     /// Whether it succeeded.
     pub fn succeeded(&self) -> bool {
         *self == Self::Exited(0)
@@ -64,6 +79,7 @@ impl End {
             Self::Exited(status) => (Some(*status), None, None),
             Self::Killed(signal) => (None, Some(*signal), None),
             Self::NotStarted(error) => (None, None, Some(error.clone())),
+            Self::TimedOut { .. } | Self::Interrupted(_) => (None, None, Some(self.to_string())),
         };
         Ended {
             succeeded: self.succeeded(),
@@ -81,6 +97,16 @@ impl Display for End {
             Self::Exited(status) => write!(f, "exit status {status}"),
             Self::Killed(signal) => write!(f, "killed by signal {signal}"),
             Self::NotStarted(error) => write!(f, "cannot be started: {error}"),
+            Self::TimedOut { limit, was_ended } => {
+                let limit = humantime::format_duration(*limit);
+                write!(f, "not done after {limit}, and ")?;
+                f.write_str(if *was_ended {
+                    "made to end"
+                } else {
+                    "the kernel does not let it end"
+                })
+            }
+            Self::Interrupted(signal) => write!(f, "made to end, for signal {signal} has come"),
         }
     }
 }

@@ -28,11 +28,13 @@ pub enum Exit {
     OtherDriver = 7,
     /// Something must be mended.
     NotReady = 8,
+    /// A signal came.
+    Interrupted = 9,
 }
 
 impl Exit {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Success,
         Self::Failure,
         Self::Usage,
@@ -42,6 +44,7 @@ impl Exit {
         Self::Command,
         Self::OtherDriver,
         Self::NotReady,
+        Self::Interrupted,
     ];
 
     /// What the manual page says of it.
@@ -66,6 +69,10 @@ impl Exit {
                  asked."
             }
             Self::NotReady => "sysgenctl doctor has found something that must be mended.",
+            Self::Interrupted => {
+                "A signal came (SIGTERM, SIGINT or SIGHUP), and sysgenctl snapshot-hooks has thawed the \
+                 system, or says that it stays quiesced."
+            }
         }
     }
 }
@@ -88,6 +95,10 @@ pub enum Failure {
     /// Something must be mended. The text says what.
     #[error("{0}")]
     NotReady(String),
+
+    /// A signal came. The text says what was left.
+    #[error("{0}")]
+    Interrupted(String),
 
     /// It was not done, for a reason that the text says.
     #[error("{0}")]
@@ -118,6 +129,22 @@ impl Failure {
         |source| Self::Io { action, source }
     }
 
+    /// The same, with more to say of it.
+    pub(crate) fn and(self, more: &str) -> Self {
+        match self {
+            Self::TimedOut(text) => Self::TimedOut(text + more),
+            Self::Command(text) => Self::Command(text + more),
+            Self::Interrupted(text) => Self::Interrupted(text + more),
+            Self::Refused(text) => Self::Refused(text + more),
+            Self::NotReady(text) => Self::NotReady(text + more),
+            Self::Io { action, source } => Self::Io {
+                action,
+                source: io::Error::new(source.kind(), format!("{source}{more}")),
+            },
+            Self::Device(error) => Self::Device(error),
+        }
+    }
+
     /// What to exit with.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -131,6 +158,7 @@ impl Failure {
             }
             Self::Command(_) => Exit::Command,
             Self::NotReady(_) => Exit::NotReady,
+            Self::Interrupted(_) => Exit::Interrupted,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Exit::Forbidden
             }
@@ -153,7 +181,7 @@ mod tests {
     #[test]
     fn statuses_are_what_scripts_rely_on() {
         let numbers = Exit::ALL.map(|exit| exit as u8);
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

@@ -1,45 +1,83 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The hooks in a directory, which run like those of run-parts(8).
+//! The hooks in a directory.
 
 use std::fs;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::geteuid;
 use serde::Serialize;
 
-use crate::command;
-use crate::command::End;
 use crate::command::Ended;
 use crate::exit::Failure;
 use crate::output::BAD;
 use crate::output::GOOD;
 use crate::output::NOTABLE;
-use crate::output::Output;
 use crate::output::plain;
+use crate::supervised::Ran;
+use crate::supervised::Supervisor;
+
+/// What the names of files end with that editors and package managers leave behind.
+const LEFTOVERS: [&str; 8] = [
+    "~",
+    ".bak",
+    ".disabled",
+    ".orig",
+    ".rpmnew",
+    ".rpmorig",
+    ".rpmsave",
+    ".swp",
+];
+
+/// What a name of theirs has in it: dpkg's endings are many.
+const OF_DPKG: &str = ".dpkg-";
+
+/// The bits of the mode by which others than the owner write.
+const WRITABLE: u32 = 0o022;
+/// In such a directory, nobody replaces what belongs to others.
+const STICKY: u32 = 0o1000;
 
 /// A file in the directory.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Hook {
+    /// Its path.
+    pub path: PathBuf,
     name: String,
-    path: PathBuf,
-    /// Why it is not run, if it is not.
-    skipped: Option<&'static str>,
+    not_run: Option<NotRun>,
 }
 
-/// What came of a file in the directory.
-#[derive(Debug, Serialize)]
-pub struct Outcome {
-    /// Its name.
-    pub name: String,
-    /// Why it was not run, if it was not.
-    pub skipped: Option<&'static str>,
-    /// How it ended, if it was run.
-    #[serde(flatten)]
-    pub ended: Option<Ended>,
+/// Why it is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum NotRun {
+    /// It is no hook.
+    Skipped(&'static str),
+    /// It could be one: somebody may think that it is run.
+    Refused(String),
+}
+
+impl Hook {
+    /// Why somebody who thinks that it is run would be wrong.
+    pub fn refusal(&self) -> Option<&str> {
+        match &self.not_run {
+            Some(NotRun::Refused(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+/// In what order they are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By name, as in the C locale.
+    ByName,
+    /// The other way round: what was quiesced last is thawed first.
+    Reversed,
 }
 
 /// What happens when a hook fails.
@@ -51,112 +89,226 @@ pub enum OnFailure {
     GoOn,
 }
 
-/// The files of a directory, by name. A directory that is not there has none.
+/// What came of a file in the directory.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub name: String,
+    /// Why it was not run, if it was not.
+    pub skipped: Option<String>,
+    /// Whether that is a failure.
+    #[serde(skip)]
+    is_refused: bool,
+    /// How it ended, if it was run.
+    #[serde(flatten)]
+    pub ran: Option<Done>,
+}
+
+/// What came of a hook that was run.
+#[derive(Debug, Serialize)]
+pub struct Done {
+    /// How it ended.
+    #[serde(flatten)]
+    pub ended: Ended,
+    /// The beginning of what it said.
+    pub output: String,
+    /// The same as `ended`, in words.
+    #[serde(skip)]
+    end: String,
+}
+
+impl From<Ran> for Done {
+    fn from(ran: Ran) -> Self {
+        Self {
+            ended: ran.end.ended(ran.took),
+            output: ran.said,
+            end: ran.end.to_string(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether it was run.
+    pub fn was_run(&self) -> bool {
+        self.ran.is_some()
+    }
+
+    fn has_failed(&self) -> bool {
+        let ended_badly = |done: &Done| !done.ended.succeeded;
+        self.is_refused || self.ran.as_ref().is_some_and(ended_badly)
+    }
+}
+
+/// The files of a directory. One that is not there has none.
 ///
 /// # Errors
 ///
-/// The directory cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Hook>, Failure> {
+/// The directory cannot be read, or others can put files there.
+pub fn list(directory: &Path, order: Order) -> Result<Vec<Hook>, Failure> {
+    let shown = directory.display();
+    match fs::metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::io(format!("read {shown}"))(error)),
+        Ok(metadata) => {
+            let danger = danger_of(&metadata).or_else(|| danger_above(directory));
+            if let Some(reason) = danger {
+                return Err(Failure::Refused(format!(
+                    "no hook of {shown} is run: {reason}"
+                )));
+            }
+        }
+    }
     let read = || -> io::Result<Vec<Hook>> {
-        let entries = match fs::read_dir(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
         let mut hooks = Vec::new();
-        for entry in entries {
+        for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default();
             let name = name.to_string_lossy().into_owned();
             hooks.push(Hook {
-                skipped: reason_to_skip(&name, &path),
+                not_run: why_not(&name, &path),
                 name,
                 path,
             });
         }
-        // As in the C locale.
         hooks.sort_by(|a, b| a.path.cmp(&b.path));
+        if order == Order::Reversed {
+            hooks.reverse();
+        }
         Ok(hooks)
     };
-    read().map_err(Failure::io(format!("read {}", directory.display())))
+    read().map_err(Failure::io(format!("read {shown}")))
 }
 
-fn reason_to_skip(name: &str, path: &Path) -> Option<&'static str> {
-    let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if !name.chars().all(fit) {
-        return Some("its name has other characters than letters, digits, - and _");
+fn why_not(name: &str, path: &Path) -> Option<NotRun> {
+    let metadata = match fs::metadata(path) {
+        Err(_) => return Some(NotRun::Skipped("it is a link to nothing")),
+        Ok(metadata) if !metadata.is_file() => return Some(NotRun::Skipped("it is no file")),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
+            return Some(NotRun::Skipped("it is not executable"));
+        }
+        Ok(metadata) => metadata,
+    };
+    if is_leftover(name) {
+        let reason = "it is executable, and by its name a leftover: remove it, or rename it";
+        return Some(NotRun::Refused(reason.into()));
     }
-    match fs::metadata(path) {
-        Err(_) => Some("it is a link to nothing"),
-        Ok(metadata) if !metadata.is_file() => Some("it is no file"),
-        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Some("it is not executable"),
-        Ok(_) => None,
-    }
+    let danger = danger_of(&metadata).or_else(|| danger_above(path));
+    danger.map(NotRun::Refused)
 }
 
-/// Runs the hooks one after the other, and shows what comes of each.
-///
-/// # Errors
-///
-/// What comes of them cannot be shown.
+fn is_leftover(name: &str) -> bool {
+    name.starts_with('.')
+        || name.contains(OF_DPKG)
+        || LEFTOVERS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Who else than root, and who runs this, can write it.
+fn danger_of(metadata: &Metadata) -> Option<String> {
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Some(format!(
+            "it belongs to the user with the number {owner}, who can change what would be run: chown it"
+        ));
+    }
+    (mode & WRITABLE != 0).then(|| {
+        format!(
+            "others than its owner can write it (mode {:04o}): chmod go-w",
+            mode & 0o7777
+        )
+    })
+}
+
+/// The directories that lead there: who can rename one puts another in its place.
+fn danger_above(path: &Path) -> Option<String> {
+    let Ok(real) = fs::canonicalize(path) else {
+        return Some("it cannot be looked at".into());
+    };
+    real.ancestors().skip(1).find_map(|directory| {
+        let metadata = fs::metadata(directory).ok()?;
+        if metadata.mode() & STICKY != 0 && metadata.uid() == 0 {
+            return None;
+        }
+        danger_of(&metadata).map(|reason| format!("of {}: {reason}", directory.display()))
+    })
+}
+
+/// Runs the hooks one after the other.
 pub fn run(
     hooks: &[Hook],
     environment: &[(&str, String)],
     on_failure: OnFailure,
-    output: Output,
-) -> Result<Vec<Outcome>, Failure> {
-    let width = hooks
-        .iter()
-        .map(|hook| plain(&hook.name).chars().count())
-        .max();
-    let width = width.unwrap_or_default();
+    supervisor: &Supervisor<'_>,
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for hook in hooks {
-        let name = plain(&hook.name);
-        let ended = if let Some(reason) = hook.skipped {
-            output.text(format!(
-                "  {name:width$}  {NOTABLE}not run{NOTABLE:#}: {reason}"
-            ))?;
-            None
-        } else {
+        let ran = hook.not_run.is_none().then(|| {
             let environment = environment.iter().map(|(key, value)| (key, value));
-            let (end, took) = command::run(Command::new(&hook.path).envs(environment), output);
-            let seconds = took.as_secs_f32();
-            output.text(if end.succeeded() {
-                format!("  {name:width$}  {GOOD}ok{GOOD:#} in {seconds:.1} s")
-            } else {
-                format!("  {name:width$}  {BAD}failed{BAD:#} after {seconds:.1} s: {end}")
-            })?;
-            Some((end, took))
-        };
-        let failed = ended.as_ref().is_some_and(|(end, _)| !end.succeeded());
-        outcomes.push(Outcome {
-            name: hook.name.clone(),
-            skipped: hook.skipped,
-            ended: ended.map(|(end, took)| End::ended(&end, took)),
+            supervisor.run(Command::new(&hook.path).envs(environment))
         });
+        let outcome = Outcome {
+            name: hook.name.clone(),
+            skipped: hook.not_run.as_ref().map(|why| match why {
+                NotRun::Skipped(reason) => (*reason).to_owned(),
+                NotRun::Refused(reason) => reason.clone(),
+            }),
+            is_refused: hook.refusal().is_some(),
+            ran: ran.map(Done::from),
+        };
+        let failed = outcome.has_failed();
+        outcomes.push(outcome);
         if failed && on_failure == OnFailure::Stop {
             break;
         }
     }
-    Ok(outcomes)
+    outcomes
 }
 
-/// Those that failed.
+/// Those that failed, and those that were not run although they could be.
 pub fn failed(outcomes: &[Outcome]) -> Vec<&str> {
     outcomes
         .iter()
-        .filter(|outcome| outcome.ended.as_ref().is_some_and(|ended| !ended.succeeded))
+        .filter(|outcome| outcome.has_failed())
         .map(|outcome| outcome.name.as_str())
         .collect()
 }
 
+/// What came of them, for people: a line for each, and what it said.
+pub fn lines(outcomes: &[Outcome]) -> Vec<String> {
+    let width = outcomes
+        .iter()
+        .map(|outcome| plain(&outcome.name).chars().count())
+        .max();
+    let width = width.unwrap_or_default();
+    let mut lines = Vec::new();
+    for outcome in outcomes {
+        let name = plain(&outcome.name);
+        let Some(Done { ended, output, end }) = &outcome.ran else {
+            let reason = plain(outcome.skipped.as_deref().unwrap_or_default());
+            lines.push(format!(
+                "  {name:width$}  {NOTABLE}not run{NOTABLE:#}: {reason}"
+            ));
+            continue;
+        };
+        let seconds = ended.seconds;
+        lines.push(if ended.succeeded {
+            format!("  {name:width$}  {GOOD}ok{GOOD:#} in {seconds:.1} s")
+        } else {
+            format!("  {name:width$}  {BAD}failed{BAD:#} after {seconds:.1} s: {end}")
+        });
+        lines.extend(output.lines().map(|line| format!("    {}", plain(line))));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use super::*;
+    use crate::supervised::Limits;
 
-    const QUIET: Output = Output { json: true };
     const TRUE: &str = "/bin/true";
     const FALSE: &str = "/bin/false";
 
@@ -170,20 +322,32 @@ mod tests {
         directory
     }
 
+    fn run_all(hooks: &[Hook], on_failure: OnFailure) -> Vec<Outcome> {
+        let limit = Duration::from_secs(60);
+        let limits = Limits {
+            each: limit,
+            all: limit,
+        };
+        run(hooks, &[], on_failure, &Supervisor::new(limits, None))
+    }
+
     fn names(outcomes: &[Outcome]) -> Vec<(&str, bool)> {
-        let ran = |outcome: &Outcome| outcome.ended.is_some();
+        let ran = |outcome: &Outcome| outcome.was_run();
         outcomes.iter().map(|o| (o.name.as_str(), ran(o))).collect()
     }
 
     #[test]
     fn they_run_by_name() {
-        let directory = directory(&[("20-b", TRUE), ("100", TRUE), ("10-c", TRUE)]);
-        let hooks = list(directory.path()).expect("it is there");
-        let outcomes = run(&hooks, &[], OnFailure::Stop, QUIET).expect("nothing is printed");
+        let directory = directory(&[("20-b", TRUE), ("100", TRUE), ("10-c.sh", TRUE)]);
+        let hooks = list(directory.path(), Order::ByName).expect("it is there");
+        let outcomes = run_all(&hooks, OnFailure::Stop);
         assert_eq!(
             names(&outcomes),
-            [("10-c", true), ("100", true), ("20-b", true)]
+            [("10-c.sh", true), ("100", true), ("20-b", true)]
         );
+        let hooks = list(directory.path(), Order::Reversed).expect("it is there");
+        let outcomes = run_all(&hooks, OnFailure::Stop);
+        assert_eq!(names(&outcomes)[0], ("20-b", true));
     }
 
     #[test]
@@ -193,13 +357,13 @@ mod tests {
         fs::write(path.join("c"), "").expect("there is room");
         fs::create_dir(path.join("d")).expect("there is room");
         symlink("nothing", path.join("e")).expect("there is room");
-        let hooks = list(path).expect("it is there");
-        let outcomes = run(&hooks, &[], OnFailure::Stop, QUIET).expect("nothing is printed");
+        let hooks = list(path, Order::ByName).expect("it is there");
+        let refused: Vec<_> = hooks.iter().map(|hook| hook.refusal().is_some()).collect();
+        assert_eq!(refused, [true, false, false, false, false]);
+        let outcomes = run_all(&hooks, OnFailure::GoOn);
+        let leftover = "it is executable, and by its name a leftover: remove it, or rename it";
         let expected = [
-            (
-                "a.dpkg-old",
-                Some("its name has other characters than letters, digits, - and _"),
-            ),
+            ("a.dpkg-old", Some(leftover)),
             ("b", None),
             ("c", Some("it is not executable")),
             ("d", Some("it is no file")),
@@ -207,30 +371,83 @@ mod tests {
         ];
         let found: Vec<_> = outcomes
             .iter()
-            .map(|outcome| (outcome.name.as_str(), outcome.skipped))
+            .map(|outcome| (outcome.name.as_str(), outcome.skipped.as_deref()))
             .collect();
         assert_eq!(found, expected);
         assert_eq!(names(&outcomes)[1], ("b", true));
-        assert!(failed(&outcomes).is_empty());
+        assert_eq!(failed(&outcomes), ["a.dpkg-old"]);
+    }
+
+    #[test]
+    fn leftovers_are_known_by_their_names() {
+        for name in [
+            "x~",
+            ".x",
+            "x.dpkg-new",
+            "x.dpkg-old.1",
+            "x.rpmsave",
+            "x.bak",
+            "x.swp",
+            "x.disabled",
+        ] {
+            assert!(is_leftover(name), "{name}");
+        }
+        for name in [
+            "10-db.sh",
+            "10-db.py",
+            "a.b",
+            "dpkg-hook",
+            "bak",
+            "x.old2",
+            "ä",
+        ] {
+            assert!(!is_leftover(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_others_can_write_is_not_run() {
+        let ours = directory(&[]);
+        let path = ours.path();
+        let file = path.join("a");
+        fs::write(&file, "").expect("there is room");
+        let allow = |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).expect("it is ours");
+        };
+        for (mode, is_refused) in [(0o755, false), (0o775, true), (0o757, true)] {
+            allow(&file, mode);
+            let hooks = list(path, Order::ByName).expect("it is ours alone");
+            assert_eq!(hooks[0].refusal().is_some(), is_refused, "{mode:o}");
+        }
+        allow(&file, 0o755);
+        for mode in [0o775, 0o777, 0o1777] {
+            allow(path, mode);
+            let refusal = list(path, Order::ByName).expect_err("anybody can put a hook there");
+            assert!(refusal.to_string().contains("chmod go-w"), "{refusal}");
+        }
+        // By a link, from elsewhere. In the last of these directories, only its owner could replace it.
+        allow(path, 0o777);
+        let other = directory(&[("b", &file.to_string_lossy())]);
+        let hooks = list(other.path(), Order::ByName).expect("it is ours alone");
+        let reason = hooks[0].refusal().expect("the file can be replaced");
+        assert!(reason.starts_with("of /"), "{reason}");
     }
 
     #[test]
     fn a_failure_stops_them_or_not() {
         let directory = directory(&[("1", TRUE), ("2", FALSE), ("3", TRUE)]);
-        let hooks = list(directory.path()).expect("it is there");
-        let stopped = run(&hooks, &[], OnFailure::Stop, QUIET).expect("nothing is printed");
+        let hooks = list(directory.path(), Order::ByName).expect("it is there");
+        let stopped = run_all(&hooks, OnFailure::Stop);
         assert_eq!(names(&stopped), [("1", true), ("2", true)]);
         assert_eq!(failed(&stopped), ["2"]);
-        let all = run(&hooks, &[], OnFailure::GoOn, QUIET).expect("nothing is printed");
+        let all = run_all(&hooks, OnFailure::GoOn);
         assert_eq!(all.len(), 3);
         assert_eq!(failed(&all), ["2"]);
     }
 
     #[test]
     fn no_directory_has_no_hooks() {
-        assert_eq!(
-            list(Path::new("/no/such/directory")).expect("it is none"),
-            []
-        );
+        let hooks = list(Path::new("/no/such/directory"), Order::ByName).expect("it is none");
+        assert_eq!(hooks, []);
     }
 }

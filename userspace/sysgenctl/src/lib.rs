@@ -16,6 +16,7 @@ mod copies;
 mod doctor;
 mod evidence;
 mod hooks;
+mod lock;
 mod log;
 mod module;
 mod openssl;
@@ -26,6 +27,7 @@ mod replace;
 mod settle;
 mod snapshot;
 mod status;
+mod supervised;
 mod switch;
 mod system;
 mod table;
@@ -34,6 +36,7 @@ mod wait;
 mod watch;
 mod why;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::cli::Cli;
@@ -60,7 +63,8 @@ pub fn run(cli: &Cli) -> ExitCode {
         Ok(()) => Exit::Success,
         Err(failure) => {
             if !failure.is_closed_pipe() {
-                anstream::eprintln!("sysgenctl: {failure}");
+                // Where standard error is closed, or full, the exit status has to do.
+                let _ = writeln!(anstream::stderr(), "sysgenctl: {failure}");
             }
             failure.exit()
         }

@@ -5,11 +5,18 @@
 use std::fmt::Display;
 use std::io;
 use std::io::Write;
+use std::process::Command;
 use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
+use anstream::adapter;
 use anstyle::AnsiColor;
 use anstyle::Style;
+use rustix::fs::FileType;
+use rustix::fs::fstat;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -22,6 +29,9 @@ pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// The head of a table.
 pub const HEAD: Style = Style::new().bold();
+
+/// How long is waited for who writes to a file.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +80,30 @@ impl Output {
         write_line(&text.to_string()).map_err(Failure::io("write to standard output"))
     }
 
+    /// Prints a report of what is done. Nothing depends on whether that can be written, and nobody waits
+    /// for it: it may be a file in a file system that is frozen.
+    pub fn deliver(self, lines: &[String], report: &impl Serialize) {
+        let text = if self.json {
+            serde_json::to_string(report).map_err(io::Error::from)
+        } else {
+            Ok(lines.join("\n"))
+        };
+        let delivered = text.and_then(|text| {
+            let is_file = fstat(io::stdout())
+                .is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_file());
+            if is_file && write_by_another(&adapter::strip_str(&text).to_string()).is_ok() {
+                return Ok(());
+            }
+            write_line(&text)
+        });
+        if let Err(error) = delivered {
+            let _ = writeln!(
+                anstream::stderr(),
+                "sysgenctl: cannot tell what was done: {error}"
+            );
+        }
+    }
+
     /// Where a command's own output goes: not among the JSON.
     pub fn of_commands(self) -> Stdio {
         if self.json {
@@ -78,6 +112,21 @@ impl Output {
             Stdio::inherit()
         }
     }
+}
+
+/// Has another process write to our standard output: whoever writes to a frozen file system can neither
+/// be ended nor end.
+fn write_by_another(text: &str) -> io::Result<()> {
+    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        let text = format!("{text}\n");
+        thread::spawn(move || pipe.write_all(text.as_bytes()));
+    }
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE && child.try_wait()?.is_none() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn write_line(line: &str) -> io::Result<()> {

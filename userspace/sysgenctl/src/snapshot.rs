@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! `sysgenctl snapshot-hooks`
+//!
+//! First what has to be done is done, and then it is told: between the first hook and the last one,
+//! nothing is written to standard output, which may be full, closed, or a file in a file system that a
+//! hook has frozen.
 
 use std::fs;
 use std::io;
@@ -17,19 +21,30 @@ use sysgenid::Overseer;
 use sysgenid::Watcher;
 
 use crate::cli::Cli;
+use crate::cli::HOOKS_DIR;
+use crate::cli::OnTimeout;
 use crate::cli::Phase;
 use crate::cli::SnapshotArguments;
 use crate::exit::Failure;
 use crate::hooks;
 use crate::hooks::Hook;
 use crate::hooks::OnFailure;
+use crate::hooks::Order;
 use crate::hooks::Outcome;
+use crate::lock::Lock;
 use crate::output::Output;
 use crate::output::count;
+use crate::supervised::Limits;
+use crate::supervised::Signals;
+use crate::supervised::Supervisor;
 use crate::wait::Waited;
+use crate::wait::Whom;
 
 /// How long `post` waits where nobody says it.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For how long the kernel is waited for at once. Signals are looked for in between.
+const SLICE: Duration = Duration::from_millis(200);
 
 /// What `pre` did.
 #[derive(Debug, Serialize)]
@@ -37,7 +52,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct Quiesced {
     generation: u32,
     hooks: Vec<Outcome>,
-    /// What was run to thaw the system again because a hook failed.
+    /// What was run to thaw the system again because something failed.
     undone: Vec<Outcome>,
 }
 
@@ -48,95 +63,184 @@ struct Thawed {
     generation: u32,
     /// The generation that `pre` noted.
     generation_before: Option<u32>,
-    /// What came of waiting for the watchers.
-    waited: Waited,
+    /// What was run before the watchers were waited for.
+    early: Vec<Outcome>,
+    /// What came of waiting for the watchers, if that was possible.
+    waited: Option<Waited>,
     hooks: Vec<Outcome>,
 }
 
 /// Runs what belongs to the phase.
 pub fn run(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure> {
-    match (arguments.phase, arguments.timeout) {
-        (Phase::Pre, Some(_)) => Cli::command()
-            .error(
-                ErrorKind::ArgumentConflict,
-                "--timeout is for post: pre waits for nothing but its hooks",
-            )
-            .exit(),
-        (Phase::Pre, None) => quiesce(arguments, output),
-        (Phase::Post, timeout) => thaw(arguments, timeout.unwrap_or(TIMEOUT), output),
+    let of_post = [
+        ("--timeout", arguments.timeout.is_some()),
+        ("--on-timeout", arguments.on_timeout.is_some()),
+        ("--privileged-only", arguments.privileged_only),
+    ];
+    if arguments.phase == Phase::Pre {
+        if let Some((option, _)) = of_post.iter().find(|(_, is_given)| *is_given) {
+            let text = format!("{option} is for post: pre waits for nothing but its hooks");
+            Cli::command()
+                .error(ErrorKind::ArgumentConflict, text)
+                .exit()
+        }
+    }
+    let directory = &arguments.hooks_dir;
+    if directory != Path::new(HOOKS_DIR) && !directory.is_dir() {
+        return Err(Failure::Refused(format!(
+            "there is no directory {}: no hook was run",
+            directory.display()
+        )));
+    }
+    let signals = Signals::take().map_err(Failure::io("take signals"))?;
+    match arguments.phase {
+        Phase::Pre => quiesce(arguments, &signals, output),
+        Phase::Post => thaw(arguments, &signals, output),
     }
 }
 
-fn pre_d(arguments: &SnapshotArguments) -> Result<Vec<Hook>, Failure> {
-    hooks::list(&arguments.hooks_dir.join("pre.d"))
+/// All hooks.
+struct Hooks {
+    /// What quiesces the system.
+    pre: Vec<Hook>,
+    /// What gives back to programs what they need in order to renew their state.
+    thaw: Vec<Hook>,
+    /// What lets the system serve others again.
+    post: Vec<Hook>,
 }
 
-fn post_d(arguments: &SnapshotArguments) -> Result<Vec<Hook>, Failure> {
-    hooks::list(&arguments.hooks_dir.join("post.d"))
+impl Hooks {
+    fn list(arguments: &SnapshotArguments) -> Result<Self, Failure> {
+        let list = |name, order| hooks::list(&arguments.hooks_dir.join(name), order);
+        Ok(Self {
+            pre: list("pre.d", Order::ByName)?,
+            thaw: list("thaw.d", Order::Reversed)?,
+            post: list("post.d", Order::Reversed)?,
+        })
+    }
+
+    /// A failure if there is one that somebody may think is run, and that is not.
+    fn check(&self) -> Result<(), Failure> {
+        let all = self.pre.iter().chain(&self.thaw).chain(&self.post);
+        for hook in all {
+            if let Some(reason) = hook.refusal() {
+                return Err(Failure::Refused(format!(
+                    "take no snapshot: the hook {} would not be run: {reason}",
+                    hook.path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
-fn quiesce(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure> {
+fn limits(arguments: &SnapshotArguments) -> Limits {
+    Limits {
+        each: arguments.hook_timeout,
+        all: arguments.hooks_timeout,
+    }
+}
+
+fn quiesce(
+    arguments: &SnapshotArguments,
+    signals: &Signals,
+    output: Output,
+) -> Result<(), Failure> {
     let watcher = Watcher::open()?;
+    let _lock = Lock::take(&arguments.state)?;
     // All that can be wrong is found before anything is quiesced.
-    let (pre, post) = (pre_d(arguments)?, post_d(arguments)?);
+    let hooks = Hooks::list(arguments)?;
+    hooks.check()?;
     let generation = watcher.status()?.generation();
     note(&arguments.state, generation)?;
-    output.text(format!("quiescing, generation {generation}"))?;
-    let hooks = hooks::run(
-        &pre,
+
+    let ran = hooks::run(
+        &hooks.pre,
         &environment("pre", generation, None),
         OnFailure::Stop,
-        output,
-    )?;
-    let failed = hooks::failed(&hooks).join(", ");
-    if failed.is_empty() {
+        &Supervisor::new(limits(arguments), Some(signals)),
+    );
+    let note_again = || -> Result<Generation, Failure> {
         // The newest before the snapshot: an overseer may have changed it meanwhile.
         let generation = watcher.status()?.generation();
         note(&arguments.state, generation)?;
-        let ran = hooks.iter().filter(|hook| hook.ended.is_some()).count();
-        output.text(format!("quiesced by {}", count(ran, "hook", "hooks")))?;
-        return output.json(&Quiesced {
-            generation: generation.get(),
-            hooks,
-            undone: Vec::new(),
-        });
+        Ok(generation)
+    };
+    let failed = hooks::failed(&ran).join(", ");
+    let quiesced = match signals.came() {
+        Some(signal) => Err(Failure::Interrupted(format!(
+            "take no snapshot: signal {signal} has come"
+        ))),
+        None if failed.is_empty() => note_again(),
+        None => Err(Failure::Command(format!(
+            "take no snapshot: the hook {failed} failed"
+        ))),
+    };
+    let mut lines = vec![format!("quiescing, generation {generation}")];
+    lines.extend(hooks::lines(&ran));
+    match quiesced {
+        Ok(generation) => {
+            let number = ran.iter().filter(|outcome| outcome.was_run()).count();
+            lines.push(format!("quiesced by {}", count(number, "hook", "hooks")));
+            let report = Quiesced {
+                generation: generation.get(),
+                hooks: ran,
+                undone: Vec::new(),
+            };
+            output.deliver(&lines, &report);
+            Ok(())
+        }
+        Err(failure) => {
+            let undone = undo(arguments, &hooks, generation);
+            let forgotten = forget(&arguments.state);
+            let not_undone = hooks::failed(&undone).join(", ");
+            lines.push("thawing again".into());
+            lines.extend(hooks::lines(&undone));
+            let report = Quiesced {
+                generation: generation.get(),
+                hooks: ran,
+                undone,
+            };
+            output.deliver(&lines, &report);
+            forgotten?;
+            Err(failure.and(&if not_undone.is_empty() {
+                "; the system was thawed again".to_owned()
+            } else {
+                format!("; thawing again, so did: {not_undone}")
+            }))
+        }
     }
-    output.text(format!("{failed} failed: thawing again"))?;
-    let undone = hooks::run(
-        &post,
-        &environment("undo", generation, None),
-        OnFailure::GoOn,
-        output,
-    )?;
-    forget(&arguments.state)?;
-    let not_undone = hooks::failed(&undone).join(", ");
-    output.json(&Quiesced {
-        generation: generation.get(),
-        hooks,
-        undone,
-    })?;
-    Err(Failure::Command(if not_undone.is_empty() {
-        format!("take no snapshot: the hook {failed} failed; the system was thawed again")
-    } else {
-        format!("take no snapshot: the hook {failed} failed; thawing again, so did: {not_undone}")
-    }))
 }
 
-fn thaw(arguments: &SnapshotArguments, timeout: Duration, output: Output) -> Result<(), Failure> {
-    let start = Instant::now();
-    let left = || timeout.saturating_sub(start.elapsed());
+/// Runs all that thaws, whatever comes.
+fn undo(arguments: &SnapshotArguments, hooks: &Hooks, generation: Generation) -> Vec<Outcome> {
+    let supervisor = Supervisor::new(limits(arguments), None);
+    let environment = environment("undo", generation, None);
+    let stages = [&hooks.thaw, &hooks.post];
+    let run = |hooks: &Vec<Hook>| hooks::run(hooks, &environment, OnFailure::GoOn, &supervisor);
+    stages.into_iter().flat_map(run).collect()
+}
+
+fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Result<(), Failure> {
+    let timeout = arguments.timeout.unwrap_or(TIMEOUT);
+    let deadline = Instant::now().checked_add(timeout);
+    let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let whom = Whom::of(arguments.privileged_only, &arguments.user)?;
     let overseer = Overseer::open()?;
-    let post = post_d(arguments)?;
-    let before = noted(&arguments.state)?;
+    let _lock = Lock::take(&arguments.state)?;
+    let hooks = Hooks::list(arguments)?;
+    let mut lines = Vec::new();
+    let before = noted(&arguments.state, &mut lines);
     if overseer.status()?.pending().is_none() {
-        output.text(
-            "the driver cannot see an ID of the hypervisor's: only the generation is looked at",
-        )?;
+        let text =
+            "the driver cannot see an ID of the hypervisor's: only the generation is looked at";
+        lines.push(text.into());
     }
-    settle(&overseer, timeout)?;
+
+    let settled = settle(&overseer, signals, left);
     let status = overseer.status()?;
     let generation = status.generation();
-    output.text(match before {
+    lines.push(match before {
         Some(before) if before == generation => {
             format!("generation {generation}, as before the snapshot: this is no clone")
         }
@@ -145,49 +249,103 @@ fn thaw(arguments: &SnapshotArguments, timeout: Duration, output: Output) -> Res
             status.source()
         ),
         None => format!("generation {generation}, with no note of the one before the snapshot"),
-    })?;
-    let waited = Waited::wait(&overseer, Some(left()))?;
-    output.text(&waited)?;
-    let in_time = waited.result(Some(timeout));
-    let hooks = if in_time.is_ok() {
+    });
+    let run = |hooks, phase| {
         hooks::run(
-            &post,
-            &environment("post", generation, before),
-            OnFailure::Stop,
-            output,
-        )?
-    } else {
-        Vec::new()
+            hooks,
+            &environment(phase, generation, before),
+            OnFailure::GoOn,
+            &Supervisor::new(limits(arguments), None),
+        )
     };
-    let failed = hooks::failed(&hooks).join(", ");
-    let ran = hooks.iter().filter(|hook| hook.ended.is_some()).count();
-    output.json(&Thawed {
+    // Where the change has not come, nothing may go on, but on the administrator's word.
+    let goes_on = arguments.on_timeout == Some(OnTimeout::Thaw);
+    let mut thawed = Vec::new();
+    if settled.is_ok() || goes_on {
+        thawed = run(&hooks.thaw, "thaw");
+        lines.extend(hooks::lines(&thawed));
+    }
+    let mut waited = None;
+    let in_time = settled.and_then(|()| {
+        let result = Waited::wait_for(&overseer, &whom, left, SLICE, || signals.came().is_some())?;
+        lines.extend(result.to_string().lines().map(str::to_owned));
+        let in_time = result.result(Some(timeout));
+        waited = Some(result);
+        match signals.came() {
+            Some(signal) if in_time.is_err() => Err(Failure::Interrupted(format!(
+                "signal {signal} has come while not all tracked watchers had acknowledged"
+            ))),
+            _ => in_time,
+        }
+    });
+    let mut served = Vec::new();
+    if in_time.is_ok() || goes_on {
+        served = run(&hooks.post, "post");
+        lines.extend(hooks::lines(&served));
+    }
+    let number = served
+        .iter()
+        .chain(&thawed)
+        .filter(|outcome| outcome.was_run());
+    let number = number.count();
+    let failed: Vec<_> = [&thawed, &served]
+        .into_iter()
+        .flat_map(|all| hooks::failed(all))
+        .collect();
+    let failed = failed.join(", ");
+    let mut result = match in_time {
+        Err(failure) if goes_on => {
+            Err(failure.and("; the system was thawed all the same, as --on-timeout says"))
+        }
+        Err(failure) => {
+            Err(failure.and("; no hook of post.d was run, and the system stays quiesced"))
+        }
+        Ok(()) => Ok(()),
+    };
+    if !failed.is_empty() {
+        let text = format!("the hook {failed} failed: all others were run");
+        result = result.and_then(|()| Err(Failure::Command(text)));
+    }
+    if result.is_ok() {
+        result = forget(&arguments.state);
+    }
+    if result.is_ok() {
+        lines.push(format!("thawed by {}", count(number, "hook", "hooks")));
+    }
+    let report = Thawed {
         generation: generation.get(),
         generation_before: before.map(Generation::get),
+        early: thawed,
         waited,
-        hooks,
-    })?;
-    if let Err(failure) = in_time {
-        return Err(Failure::TimedOut(format!(
-            "no hook was run, the system stays quiesced: {failure}"
-        )));
-    }
-    if !failed.is_empty() {
-        return Err(Failure::Command(format!(
-            "the hook {failed} failed: those after it were not run, and the system is not thawed"
-        )));
-    }
-    forget(&arguments.state)?;
-    output.text(format!("thawed by {}", count(ran, "hook", "hooks")))
+        hooks: served,
+    };
+    output.deliver(&lines, &report);
+    result
 }
 
 /// Has the driver make the change that is due. Where the machine was not cloned, none is.
-fn settle(overseer: &Overseer, timeout: Duration) -> Result<(), Failure> {
-    match overseer.settle(Some(timeout)) {
-        Err(error @ Error::NotSettled { .. }) => Err(Failure::TimedOut(format!(
-            "no hook was run, the system stays quiesced: {error}"
-        ))),
-        other => Ok(other?),
+fn settle(
+    overseer: &Overseer,
+    signals: &Signals,
+    left: impl Fn() -> Option<Duration>,
+) -> Result<(), Failure> {
+    loop {
+        let left = left().unwrap_or(SLICE);
+        match overseer.settle(Some(left.min(SLICE))) {
+            Ok(()) => return Ok(()),
+            Err(Error::NotSettled { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(signal) = signals.came() {
+            return Err(Failure::Interrupted(format!(
+                "signal {signal} has come while a change of the generation was due"
+            )));
+        }
+        if left.is_zero() {
+            return Err(Failure::TimedOut(
+                "a change of the generation is due, and has not come in time".into(),
+            ));
+        }
     }
 }
 
@@ -206,26 +364,25 @@ fn environment(
 
 /// Notes the generation for `post`.
 fn note(state: &Path, generation: Generation) -> Result<(), Failure> {
-    let write = || {
-        if let Some(directory) = state.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        fs::write(state, format!("{generation}\n"))
-    };
-    write().map_err(Failure::io(format!("write {}", state.display())))
+    fs::write(state, format!("{generation}\n"))
+        .map_err(Failure::io(format!("write {}", state.display())))
 }
 
-/// What was noted.
-fn noted(state: &Path) -> Result<Option<Generation>, Failure> {
-    let read = || match fs::read_to_string(state) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// What was noted. Whatever else stands there keeps nobody from thawing.
+fn noted(state: &Path, lines: &mut Vec<String>) -> Option<Generation> {
+    let why = match fs::read_to_string(state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => error.to_string(),
         Ok(text) => match text.trim_end().parse() {
-            Ok(number) => Ok(Some(Generation::new(number))),
-            Err(_) => Err(io::Error::other("it is no generation; remove it")),
+            Ok(number) => return Some(Generation::new(number)),
+            Err(_) => "it is no generation".into(),
         },
     };
-    read().map_err(Failure::io(format!("read {}", state.display())))
+    lines.push(format!(
+        "what {} notes is not heeded: {why}",
+        state.display()
+    ));
+    None
 }
 
 fn forget(state: &Path) -> Result<(), Failure> {
@@ -240,39 +397,51 @@ fn forget(state: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::End;
     use crate::wait::tests::waited;
 
     #[test]
     fn what_is_noted_can_be_read() {
         let directory = tempfile::tempdir().expect("there is room");
-        let state = directory.path().join("run/snapshot");
-        assert_eq!(noted(&state).expect("it is not there"), None);
+        let state = directory.path().join("snapshot");
+        let mut lines = Vec::new();
+        assert_eq!(noted(&state, &mut lines), None);
         note(&state, Generation::new(7)).expect("there is room");
-        assert_eq!(
-            noted(&state).expect("it is there"),
-            Some(Generation::new(7))
-        );
+        assert_eq!(noted(&state, &mut lines), Some(Generation::new(7)));
         forget(&state).expect("it is there");
         forget(&state).expect("it need not be there");
-        assert_eq!(noted(&state).expect("it is not there"), None);
+        assert_eq!(noted(&state, &mut lines), None);
+        assert_eq!(lines, [""; 0]);
+        // Neither of these keeps anybody from thawing.
         fs::write(&state, "seven").expect("there is room");
-        let error = noted(&state).expect_err("it is no number");
-        assert!(error.to_string().contains("no generation"), "{error}");
+        assert_eq!(noted(&state, &mut lines), None);
+        assert!(lines[0].ends_with("it is no generation"), "{lines:?}");
+        assert_eq!(noted(directory.path(), &mut lines), None);
+        assert!(lines[1].contains("is not heeded"), "{lines:?}");
     }
 
     #[test]
     fn the_json_is_what_the_manual_documents() {
-        let hook = |end: Option<End>| Outcome {
-            name: "10-one".into(),
-            skipped: end.is_none().then_some("it is no file"),
-            ended: end.map(|end| end.ended(Duration::from_millis(500))),
+        let limits = Limits {
+            each: TIMEOUT,
+            all: TIMEOUT,
         };
+        let outcomes = |directory: &Path| {
+            let hooks = hooks::list(directory, Order::ByName).expect("it is there");
+            hooks::run(&hooks, &[], OnFailure::GoOn, &Supervisor::new(limits, None))
+        };
+        let (failing, skipping) = (tempfile::tempdir(), tempfile::tempdir());
+        let (failing, skipping) = (failing.expect("room"), skipping.expect("room"));
+        std::os::unix::fs::symlink("/bin/false", failing.path().join("10-one")).expect("room");
+        fs::write(skipping.path().join("10-one"), "").expect("room");
         let quiesced = Quiesced {
             generation: 7,
-            hooks: vec![hook(Some(End::Exited(1)))],
-            undone: vec![hook(None)],
+            hooks: outcomes(failing.path()),
+            undone: outcomes(skipping.path()),
         };
+        let seconds = quiesced.hooks[0]
+            .ran
+            .as_ref()
+            .map(|done| done.ended.seconds);
         let ran = serde_json::json!({
             "name": "10-one",
             "skipped": null,
@@ -280,9 +449,10 @@ mod tests {
             "status": 1,
             "signal": null,
             "error": null,
-            "seconds": 0.5,
+            "seconds": seconds,
+            "output": "",
         });
-        let not_run = serde_json::json!({ "name": "10-one", "skipped": "it is no file" });
+        let not_run = serde_json::json!({ "name": "10-one", "skipped": "it is not executable" });
         let expected = serde_json::json!({
             "phase": "pre",
             "generation": 7,
@@ -294,13 +464,15 @@ mod tests {
         let thawed = Thawed {
             generation: 8,
             generation_before: Some(7),
-            waited: waited(true),
+            early: Vec::new(),
+            waited: Some(waited(true)),
             hooks: Vec::new(),
         };
         let expected = serde_json::json!({
             "phase": "post",
             "generation": 8,
             "generation_before": 7,
+            "early": [],
             "waited": waited(true),
             "hooks": [],
         });

@@ -85,6 +85,17 @@ impl Watchers {
         }
     }
 
+    /// None, where nobody has to be looked for.
+    pub fn none(status: &Status) -> Self {
+        Self {
+            tracked_watchers: status.watchers(),
+            outdated_watchers: status.outdated_watchers(),
+            watchers: Vec::new(),
+            unseen_watchers: 0,
+            unreadable_processes: 0,
+        }
+    }
+
     /// Only those for which an overseer waits.
     pub fn waited_for(mut self) -> Self {
         self.watchers

@@ -4,6 +4,8 @@
 
 use std::fmt;
 use std::fmt::Display;
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -42,19 +44,114 @@ pub fn run(arguments: &WaitArguments, output: Output) -> Result<(), Failure> {
     result
 }
 
+/// For whose watchers is waited.
+#[derive(Debug)]
+pub enum Whom {
+    /// Anybody's.
+    All,
+    /// Those of users with these numbers.
+    Users(Vec<u32>),
+}
+
+impl Whom {
+    /// Root and the named users, or everybody.
+    pub fn of(privileged_only: bool, names: &[String]) -> Result<Self, Failure> {
+        if !privileged_only {
+            return Ok(Self::All);
+        }
+        let mut users = vec![0];
+        for name in names {
+            users.push(number_of(name)?);
+        }
+        Ok(Self::Users(users))
+    }
+
+    /// Whether a process is theirs, and of nobody else. Who runs a program that gains rights can hand it
+    /// a watcher, and gains none by that.
+    fn has(&self, pid: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Users(users) => fs::read_to_string(format!("/proc/{pid}/status"))
+                .ok()
+                .and_then(|status| owners(&status))
+                .is_some_and(|owners| owners.iter().all(|owner| users.contains(owner))),
+        }
+    }
+}
+
+/// The number of a user, by whatever the system asks for it.
+fn number_of(name: &str) -> Result<u32, Failure> {
+    let output = Command::new("id")
+        .args(["-u", "--", name])
+        .output()
+        .map_err(Failure::io(format!("ask id for the user {name}")))?;
+    let number = String::from_utf8_lossy(&output.stdout);
+    number
+        .trim()
+        .parse()
+        .map_err(|_| Failure::Refused(format!("there is no user {name}")))
+}
+
+/// The real, the effective and the saved user of a process, by its status in /proc.
+fn owners(status: &str) -> Option<Vec<u32>> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let numbers: Vec<u32> = line
+        .split_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect();
+    (numbers.len() == 4).then(|| numbers[..3].to_vec())
+}
+
 impl Waited {
     /// Waits until no tracked watcher is outdated, or the time is over.
     pub fn wait(overseer: &Overseer, timeout: Option<Duration>) -> Result<Self, Failure> {
-        let in_time = match overseer.wait_watchers(timeout) {
-            Ok(()) => true,
-            Err(Error::TimedOut { .. }) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let survey = overseer.survey()?;
+        let in_time = is_in_time(overseer.wait_watchers(timeout))?;
+        Self::now(overseer, &Whom::All, in_time)
+    }
+
+    /// The same for some users' watchers, until `is_over` or no time is `left`; both are asked after each
+    /// `slice` of time.
+    pub fn wait_for(
+        overseer: &Overseer,
+        whom: &Whom,
+        left: impl Fn() -> Option<Duration>,
+        slice: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> Result<Self, Failure> {
+        loop {
+            let left = left().unwrap_or(slice);
+            if is_in_time(overseer.wait_watchers(Some(left.min(slice))))? {
+                return Self::now(overseer, whom, true);
+            }
+            if left.is_zero() || is_over() || matches!(whom, Whom::Users(_)) {
+                let waited = Self::now(overseer, whom, false)?;
+                if waited.all_acked || left.is_zero() || is_over() {
+                    return Ok(waited);
+                }
+            }
+        }
+    }
+
+    /// What there is. If all have acknowledged, nobody has to be looked for.
+    fn now(overseer: &Overseer, whom: &Whom, all_acked: bool) -> Result<Self, Failure> {
         let status = overseer.status()?;
+        if all_acked || status.outdated_watchers() == 0 {
+            return Ok(Self {
+                all_acked: true,
+                watchers: Watchers::none(&status),
+            });
+        }
+        let survey = overseer.survey()?;
         let watchers = Watchers::new(&status, &survey).waited_for();
+        let all_acked = match whom {
+            Whom::All => false,
+            Whom::Users(_) => !watchers
+                .watchers
+                .iter()
+                .any(|watcher| whom.has(watcher.pid)),
+        };
         Ok(Self {
-            all_acked: in_time || status.outdated_watchers() == 0,
+            all_acked,
             watchers,
         })
     }
@@ -75,9 +172,18 @@ impl Waited {
 
 impl Display for Waited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.all_acked {
-            let tracked = self.watchers.tracked_watchers;
+        let Watchers {
+            tracked_watchers: tracked,
+            outdated_watchers: outdated,
+            ..
+        } = self.watchers;
+        if self.all_acked && outdated == 0 {
             writeln!(f, "no tracked watcher is outdated, of {tracked}")
+        } else if self.all_acked {
+            writeln!(
+                f,
+                "no tracked watcher is outdated that is waited for; of others, {outdated} are"
+            )
         } else {
             self.watchers.fmt(f)
         }
@@ -87,6 +193,14 @@ impl Display for Waited {
 impl Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.waited.fmt(f)
+    }
+}
+
+fn is_in_time(waited: sysgenid::Result<()>) -> Result<bool, Failure> {
+    match waited {
+        Ok(()) => Ok(true),
+        Err(Error::TimedOut { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -121,6 +235,19 @@ pub mod tests {
             "after 30s not all tracked watchers have acknowledged: 1 of 2 are outdated"
         );
         assert!(waited.to_string().contains("nginx: worker process"));
+    }
+
+    #[test]
+    fn a_process_is_of_all_its_users() {
+        let status = |uids: &str| format!("Name:\tx\nUid:\t{uids}\nGid:\t0\t0\t0\t0\n");
+        assert_eq!(owners(&status("0\t1\t2\t3")), Some(vec![0, 1, 2]));
+        assert_eq!(owners("Name:\tx\n"), None);
+        assert_eq!(owners(&status("0\t1")), None);
+        let me = std::process::id();
+        assert!(Whom::All.has(me));
+        assert!(!Whom::Users(vec![4_000_000_000]).has(me));
+        let own = rustix::process::getuid().as_raw();
+        assert!(Whom::Users(vec![4_000_000_000, own]).has(me));
     }
 
     #[test]
