@@ -710,6 +710,165 @@ def post_can_leave_out_the_unprivileged():
         sysgenctl("snapshot-hooks", "pre", *option, *SNAPSHOT, status=2)
 
 
+# What follows a change
+
+
+class Systemd:
+    """In the place of the real one, which another guest has: as much of it as is asked."""
+
+    PLACE = "/tmp/systemd"
+    PROGRAM = f"""
+case "$*" in
+*--property=Wants*) cat {PLACE}/wants ;;
+"is-active sysgenid-changed.path") cat {PLACE}/path ;;
+is-active*) cat {PLACE}/run ;;
+*list-unit-files*) cat {PLACE}/files ;;
+show*) cat {PLACE}/units ;;
+*) exit 1 ;;
+esac"""
+
+    def __enter__(self):
+        os.makedirs("/run/systemd/system")
+        os.makedirs(self.PLACE)
+        make_hook("/usr/local/bin", "systemctl", self.PROGRAM)
+        self.says(wants="a.service b.service", path="active", run="inactive")
+        self.says(files="sysgenid-changed.path static -\nsysgenid-dhcp.service disabled -")
+        self.units(a="inactive success", b="inactive success")
+        return self
+
+    def __exit__(self, *_):
+        os.remove("/usr/local/bin/systemctl")
+        shutil.rmtree(self.PLACE)
+        shutil.rmtree("/run/systemd")
+        shutil.rmtree("/run/sysgenid", ignore_errors=True)
+
+    def says(self, **words):
+        """That is what it is to answer."""
+        for name, word in words.items():
+            with open(f"{self.PLACE}/{name}", "w", encoding="utf-8") as file:
+                file.write(f"{word}\n")
+
+    def units(self, **states):
+        """The states and results of units."""
+        blocks = []
+        for name, state in states.items():
+            active, result = state.split()
+            blocks.append(
+                f"Result={result}\nId={name}.service\nLoadState=loaded\n"
+                f"ActiveState={active}\nConditionResult=yes\n"
+            )
+        self.says(units="\n".join(blocks))
+
+    def serves(self):
+        """The last change."""
+        epoch = json_of("status")["epoch"]
+        os.makedirs("/run/sysgenid", exist_ok=True)
+        with open("/run/sysgenid/served", "w", encoding="utf-8") as file:
+            file.write(f"{os.stat('/sys/class/misc/sysgenid').st_ino} {epoch} 0\n")
+
+
+def what_follows_a_change_is_waited_for():
+    """From the change on until it has ended."""
+    with Systemd() as systemd:
+        ended = sysgenctl("trigger", "--wait", "--timeout", "1s", status=3)
+        check_has(ended.err, "has not ended: sysgenid-changed.service has not begun it")
+        with subprocess.Popen(["sysgenctl", "wait"], stdout=subprocess.PIPE, text=True) as waiting:
+            for change in (
+                # Whoever is asked to look has not done so.
+                lambda: None,
+                lambda: (open("/run/sysgenid-changed", "wb").close(), systemd.serves()),
+                lambda: (systemd.says(run="activating"), os.remove("/run/sysgenid-changed")),
+                lambda: (systemd.units(a="activating success"), systemd.says(run="inactive")),
+            ):
+                change()
+                time.sleep(1)
+                check_equal(waiting.poll(), None, "the exit status of who waits")
+            systemd.units(a="inactive success", b="inactive exec-condition")
+            out, _ = waiting.communicate(timeout=60)
+            check_equal(waiting.returncode, 0, "the exit status")
+            check_has(out, "a.service: done\n", "b.service: skipped (it says that it is not due)")
+        # Of another driver than the one that was served last, nothing has been served.
+        reload()
+        sysgenctl("wait")
+        sysgenctl("trigger")
+        sysgenctl("wait", "--timeout", "1s", status=3)
+
+
+def a_unit_that_fails_is_named():
+    """By whoever waits for it, and only if it is waited for."""
+    with Systemd() as systemd:
+        sysgenctl("trigger")
+        systemd.serves()
+        systemd.units(a="failed exit-code", b="inactive success")
+        waited = json_of("wait", status=6)
+        failed = {"name": "a.service", "result": "failed", "reason": "exit-code"}
+        check_equal(waited["units"][0], failed, "the unit")
+        check_has(sysgenctl("wait", status=6).err, "the change has failed: a.service; journalctl")
+        check_equal(json_of("wait", "--no-units")["units"], None, "the units")
+        # Nothing would ever begin.
+        sysgenctl("trigger", "--wait", "--no-units")
+        systemd.says(path="inactive")
+        ended = sysgenctl("trigger", "--wait", status=6)
+        check_has(ended.err, "does not begin, for sysgenid-changed.path is not active")
+        systemd.says(wants="")
+        check_has(sysgenctl("wait").out, "wants no unit: nothing follows a change by itself")
+
+
+def post_waits_for_units():
+    """They are done before others are served; one that fails keeps nobody frozen."""
+    with Systemd() as systemd:
+        with_hooks({}, {"a": ""}, {"x": ""})
+        sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+        sysgenctl("trigger")
+        ended = sysgenctl("snapshot-hooks", "post", "--timeout", "1s", *SNAPSHOT, status=3)
+        check_has(ended.err, "what follows the change has not ended", "the system stays quiesced")
+        check_equal(logged(), [["x", "thaw"]], "the log")
+        options = ("--timeout", "1s", "--on-timeout", "thaw")
+        sysgenctl("snapshot-hooks", "post", *options, *SNAPSHOT, status=3)
+        check_equal(logged()[2:], [["a", "post"]], "the log")
+        systemd.serves()
+        systemd.units(a="failed timeout", b="inactive success")
+        done = json_of("snapshot-hooks", "post", *SNAPSHOT, status=6)
+        check_equal([unit["result"] for unit in done["units"]], ["failed", "done"], "the units")
+        check_equal(logged()[3:], [["x", "thaw"], ["a", "post"]], "the log")
+        with_hooks({}, {"a": "exit 1"}, {"x": ""})
+        ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
+        check_has(ended.err, "has failed: a.service; journalctl", "says why; the hook a failed")
+        sysgenctl("snapshot-hooks", "post", "--no-units", *SNAPSHOT, status=6)
+        with_hooks({}, {"a": ""}, {"x": ""})
+        sysgenctl("snapshot-hooks", "post", "--no-units", *SNAPSHOT)
+        sysgenctl("snapshot-hooks", "pre", "--no-units", *SNAPSHOT, status=2)
+
+
+def doctor_knows_the_units():
+    """Whether they will do anything, and did."""
+    with Systemd() as systemd:
+
+        def found(status=0, **says):
+            systemd.says(**says)
+            return diagnosed(status=status, systemd=True)["units"]
+
+        check_equal(found()["found"], "systemd waits for a change; enabled: a.service, b.service")
+        check_equal(found()["verdict"], "ok", "the verdict")
+        check_has(found(8, path="inactive")["advice"], "udevadm trigger --action=change")
+        systemd.units(a="failed timeout")
+        failed = found(8, path="active")
+        check_equal(failed["found"], "a.service: failed (timeout)", "what was found")
+        check_has(failed["advice"], "and then: systemctl restart a.service")
+        systemd.units()
+        check_has(found(8, wants="")["advice"], "systemctl enable sysgenid-clock.service ")
+        open("/etc/sysgenid/no-template", "wb").close()
+        try:
+            check_equal(found()["verdict"], "remark", "the verdict")
+        finally:
+            os.remove("/etc/sysgenid/no-template")
+        files = "sysgenid-changed.path static -\nsysgenid-dhcp.service masked -"
+        check_has(found(files=files)["found"], "masked: sysgenid-dhcp.service")
+        check_has(found(8, files="")["found"], "not installed")
+        with without(RULE):
+            check_equal(diagnosed(status=8, systemd=True)["rule"]["verdict"], "fault", "the rule")
+
+
 def post_without_pre():
     """It does what it can."""
     with_hooks({}, {"a": ""})
@@ -785,7 +944,7 @@ def configuration(text):
     return {"OPENSSL_CONF": "/tmp/own.cnf"}
 
 
-def diagnosed(status=0, **options):
+def diagnosed(status=0, systemd=False, **options):
     """What doctor finds, by subject; the text says the same."""
     report = json_of("doctor", status=status, **options)
     check_equal(report["ready"], status == 0, "ready")
@@ -803,7 +962,13 @@ def diagnosed(status=0, **options):
         check(line.startswith(f"{finding['verdict']} "), line)
         said = [finding["found"], finding["advice"]]
         check(line.endswith("  " + ": ".join(filter(None, said))), f"{line}, {finding}")
-    return {finding["subject"]: finding for finding in findings}
+    found = {finding["subject"]: finding for finding in findings}
+    if not systemd:
+        # The same in all tests here.
+        units = found.pop("units")
+        check_equal(units["verdict"], "remark", "the verdict on units")
+        check_has(units["found"], "systemd does not run here")
+    return found
 
 
 def verdicts(findings):
@@ -822,7 +987,7 @@ def doctor_finds_it_well():
         check_equal(found["kernel"]["found"], os.uname().release, "the kernel")
         check_equal(found["generation"]["found"], "generation 0, never changed")
         check_equal(found["provider"]["found"], PROVIDER, "the provider")
-        check_has(sysgenctl("doctor").out, "\nthis system is ready for clones\n")
+        check_has(sysgenctl("doctor").out, "\nthis system is ready for clones, with 1 remark\n")
         sysgenctl("trigger")
         check_equal(diagnosed()["generation"]["found"], "generation 1, changed last by ioctl")
         with without(DROP_IN):
@@ -1544,6 +1709,8 @@ def json_has_the_documented_keys():
             # The rows are those of status.
             rows = set() if verb == "status" else {"pid", "fd", "tracked", "acked", "command"}
             rows |= set() if verb in ("status", "watch") else {"outdated"}
+            # Those of the units are those of wait.
+            rows |= {"result", "reason"} if verb == "snapshot-hooks" else set()
             rows -= documented
             check_equal(seen_keys[verb] - rows, documented, f"the keys of {verb}")
 
@@ -1588,6 +1755,9 @@ run_tests(
         post_waits_for_watchers,
         post_gives_programs_what_they_need,
         post_can_leave_out_the_unprivileged,
+        what_follows_a_change_is_waited_for,
+        a_unit_that_fails_is_named,
+        post_waits_for_units,
         post_without_pre,
         nothing_is_quiesced_without_a_note,
         doctor_finds_it_well,
@@ -1595,6 +1765,7 @@ run_tests(
         doctor_misses_the_provider,
         doctor_looks_at_the_environment,
         doctor_misses_the_rule,
+        doctor_knows_the_units,
         doctor_knows_another_build,
         doctor_without_openssl,
         doctor_with_another_openssl,

@@ -414,6 +414,39 @@ an_overseer_changes_no_identity()
 	check_hooks "10-first $g 20-fails $g 30-last $g "
 }
 
+# Who waits has waited for all that follows, and says what failed; but for what waits for itself.
+who_waits_is_told_of_all()
+{
+	cat >$HOOKS/60-waits <<-EOT
+	#!/bin/sh
+	sleep 2
+	sysgenctl wait --timeout 60s >$DIR/hook_waited && sysgenctl status --json >$DIR/hook_status
+	EOT
+	chmod +x $HOOKS/60-waits
+	said=$(sysgenctl trigger --wait --timeout 5m 2>&1)
+	status=$?
+	is_over || { fail "the run goes on"; return; }
+	rm $HOOKS/60-waits
+	grep -q "\"generation\":$(generation)," $DIR/hook_status ||
+		{ fail "a hook had not run, or waited for itself: $(cat $DIR/hook_waited)"; return; }
+	[ $status -eq 6 ] || { fail "status $status: $said"; return; }
+	for line in "sysgenid-machine-id.service: skipped (it says that it is not due)" \
+		"sysgenid-dhcp.service: done" "sysgenid-hooks.service: failed (exit-code)" \
+		"test-recorder.service: done" "the change has failed: sysgenid-hooks.service; "; do
+		case $said in
+		*"$line"*)	;;
+		*)		fail "it does not say $line: $said"; return ;;
+		esac
+	done
+	said=$(sysgenctl doctor 2>&1)
+	status=$?
+	[ $status -eq 8 ] || { fail "doctor: status $status: $said"; return; }
+	case $said in
+	*"sysgenid-hooks.service: failed (exit-code): journalctl"*"; mend: units"*) ;;
+	*) fail "doctor says: $said" ;;
+	esac
+}
+
 # The overseer is listened to here. /etc cannot be written but for the keys, and the machine ID is of
 # /run, as systemd leaves it then. Where one key cannot be made, none takes its place. No unit keeps another one
 # from running.
@@ -492,6 +525,14 @@ is_noted()
 }
 
 # --- After READY ---
+
+# When it ends, there is nothing left to wait for.
+post_is_over_when_all_is()
+{
+	[ "$post_status" -eq 0 ] || { fail "status $post_status: $(cat $DIR/post)"; return; }
+	$over || { fail "it goes on: $(cat $DIR/post)"; return; }
+	grep -q "^sysgenid-ssh-host-keys.service: done$" $DIR/post || fail "it says: $(cat $DIR/post)"
+}
 
 new_generation()
 {
@@ -583,7 +624,7 @@ fi
 run_tests module_was_loaded_by_udev modes units_and_rules_are_well_formed nothing_is_enabled \
 	each_change_is_served rapid_changes another_uevent_is_no_change \
 	a_change_that_udev_missed everything_is_set_up an_overseer_changes_no_identity \
-	failures_are_reported a_copy_is_served
+	who_waits_is_told_of_all failures_are_reported a_copy_is_served
 status=$?
 
 rm $HOOKS/20-fails
@@ -596,9 +637,12 @@ hour_behind
 echo READY
 
 if wait_until 10 new_generation; then
-	served
+	sysgenctl snapshot-hooks post --timeout 5m >$DIR/post 2>&1
+	post_status=$?
+	over=false
+	is_over && over=true
 	take_journal
-	run_tests all_units_did_their_work clock machine_id ssh_host_keys dhcp hooks is_noted || status=1
+	run_tests post_is_over_when_all_is all_units_did_their_work clock machine_id ssh_host_keys dhcp hooks is_noted || status=1
 	note_identity
 	echo "# time $(date +%s)"
 else

@@ -54,21 +54,29 @@ nothing_else_is_enabled() {
 	done
 }
 
-# doctor_says WORDS...
+# doctor_says STATUS WORDS...
 doctor_says() {
-	sysgenctl doctor >"$log" 2>&1 || { diagnose "$log"; return 1; }
+	sysgenctl doctor >"$log" 2>&1
+	status=$?
+	[ $status = "$1" ] || { echo "# its exit status is $status"; diagnose "$log"; return 1; }
+	shift
 	for words; do
 		has "$log" "$words" || { echo "# it does not say: $words"; diagnose "$log"; return 1; }
 	done
 }
 
+# It is ready as soon as something follows a change.
 doctor_is_content() {
+	set -- "ok      driver         running" 60-sysgenid.rules
+	if [ -z "$enabled" ]; then
+		doctor_says 8 "$@" "none that follows a change is enabled" "for clones; mend: units$NL"
+		return
+	fi
 	units=
 	for unit in $enabled; do
 		units="$units${units:+, }sysgenid-$unit.service"
 	done
-	doctor_says "this system is ready for clones" "ok      driver         running" \
-		60-sysgenid.rules "waits for a change${units:+; enabled: $units}"
+	doctor_says 0 "$@" "this system is ready for clones" "waits for a change; enabled: $units"
 }
 
 provider_is_there() {
@@ -83,14 +91,10 @@ reacts() {
 		echo "$SYSGENID" >/run/hooked
 	END
 	chmod +x /etc/sysgenid/changed.d/50-test
-	{ systemctl --quiet enable sysgenid-hooks.service && sysgenctl trigger; } >"$log" 2>&1 ||
-		{ diagnose "$log"; return 1; }
-	tries=0
-	until { [ -s /run/hooked ] && [ "$(systemctl list-jobs)" = "No jobs running." ]; } ||
-		[ "$tries" -ge 300 ]; do
-		sleep 0.1
-		tries=$((tries + 1))
-	done
+	{
+		systemctl --quiet enable sysgenid-hooks.service &&
+			sysgenctl trigger --wait --timeout 3m && sysgenctl doctor
+	} >"$log" 2>&1 || { diagnose "$log"; return 1; }
 	rm /etc/sysgenid/changed.d/50-test
 	[ "$(cat /run/hooked)" = 1 ] || { journalctl -u sysgenid-hooks.service | diagnose; return 1; }
 }
@@ -121,7 +125,7 @@ result $? "systemd waits for changes"
 nothing_else_is_enabled
 result $? "nothing is enabled that changes the system, but by the administrator"
 doctor_is_content
-result $? "sysgenctl doctor says that it is ready"
+result $? "sysgenctl doctor says whether it is ready"
 if [ -e /root/keys-of-the-template ]; then
 	copy_has_its_own_keys
 	result $? "a copy of the disk has host keys of its own before sshd starts"

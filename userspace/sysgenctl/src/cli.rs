@@ -52,8 +52,8 @@ pub enum Verb {
     Watch(WatchArguments),
     /// Wait until no tracked watcher is outdated
     ///
-    /// Waits until no tracked watcher is outdated. When the time is over, it names those that still
-    /// are.
+    /// Waits until no tracked watcher is outdated, and then until all units have ended that follow a
+    /// change (sysgenid-changed.target). When the time is over, it names those that are left.
     Wait(WaitArguments),
     /// Wait until no change is due
     ///
@@ -115,6 +115,10 @@ pub struct WaitArguments {
     /// The longest time to wait, such as 30s, 500ms or “1m 30s” [no limit]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
+
+    /// Wait for watchers only, and for no unit
+    #[arg(long)]
+    pub no_units: bool,
 }
 
 /// The arguments of `settle`.
@@ -139,9 +143,13 @@ pub struct TriggerArguments {
     #[arg(long, value_name = "FILE")]
     pub entropy: Option<PathBuf>,
 
-    /// Wait then until no tracked watcher is outdated
+    /// Wait then, as sysgenctl wait does
     #[arg(long)]
     pub wait: bool,
+
+    /// Let --wait wait for watchers only, and for no unit
+    #[arg(long, requires = "wait")]
+    pub no_units: bool,
 
     /// The longest time that --wait waits, such as 30s, 500ms or “1m 30s” [no limit]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "wait")]
@@ -154,8 +162,8 @@ pub struct SnapshotArguments {
     /// Before a snapshot, or after the resume
     pub phase: Phase,
 
-    /// The longest time that post waits for the change of the generation and for the watchers, such
-    /// as 30s, 500ms or “1m 30s” (30s)
+    /// The longest time that post waits for the change of the generation, for the watchers and for the
+    /// units that follow a change, such as 30s, 500ms or “1m 30s” (2m)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub timeout: Option<Duration>,
 
@@ -171,6 +179,10 @@ pub struct SnapshotArguments {
     /// Let post wait for watchers of this user, too; can be repeated
     #[arg(long, value_name = "NAME", requires = "privileged_only")]
     pub user: Vec<String>,
+
+    /// Let post wait for no unit
+    #[arg(long)]
+    pub no_units: bool,
 
     /// The longest time that a hook may take
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1m")]
@@ -252,8 +264,8 @@ pub enum Action {
 pub enum Phase {
     /// run the hooks in pre.d
     Pre,
-    /// wait for the change, if one is due; run the hooks in thaw.d; wait for the watchers; and run the
-    /// hooks in post.d
+    /// wait for the change, if one is due; run the hooks in thaw.d; wait for the watchers and for the
+    /// units that follow a change; and run the hooks in post.d
     Post,
 }
 
@@ -313,6 +325,7 @@ mod tests {
         let error = parse(&["trigger", "--timeout", "1s"]).expect_err("nobody waits");
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
         assert!(parse(&["trigger", "--wait", "--timeout", "1s"]).is_ok());
+        assert!(parse(&["trigger", "--no-units"]).is_err());
     }
 
     #[test]

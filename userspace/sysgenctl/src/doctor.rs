@@ -26,6 +26,8 @@ use crate::absent;
 use crate::absent::Facts;
 use crate::absent::Reason;
 use crate::exit::Failure;
+use crate::followers::NO_TEMPLATE;
+use crate::followers::Units;
 use crate::module::Installed as Module;
 use crate::openssl;
 use crate::openssl::Installed;
@@ -37,8 +39,7 @@ use crate::output::NOTABLE;
 use crate::output::Output;
 use crate::output::count;
 use crate::output::plain;
-use crate::system::Rule;
-use crate::system::Units;
+use crate::rule::Rule;
 
 /// The configuration that comes with the provider.
 const DROP_IN: &str = "/etc/ssl/sysgenid.cnf";
@@ -157,9 +158,13 @@ pub fn run(output: Output) -> Result<(), Failure> {
             SysGenId::open().as_ref().map(SysGenId::id_page).ok(),
             mode(),
         ),
-        rule(&Rule::find()),
     ];
-    findings.extend(Units::find().map(|found| units(&found, device.is_ok())));
+    let found = Units::find();
+    findings.push(rule(&Rule::find(), found.is_some()));
+    findings.push(found.map_or_else(no_units, |found| {
+        let keeps_identity = Path::new(NO_TEMPLATE).exists();
+        units(&found, device.is_ok(), keeps_identity)
+    }));
     findings.extend(openssl());
     let report = Report::new(findings);
     output.show(&report)?;
@@ -301,8 +306,8 @@ fn vmgenid(page: Option<&IdPage>, mode: Option<u32>) -> Finding {
     }
 }
 
-/// Which of these there are is the administrator's choice.
-fn rule(rule: &Rule) -> Finding {
+/// Where systemd runs, it has to hear of changes, unless the administrator has said that it need not.
+fn rule(rule: &Rule, systemd: bool) -> Finding {
     const SUBJECT: Subject = Subject::Rule;
     const WITHOUT: &str = "/dev/vmgenid is for root only, and systemd hears of no change";
     match rule {
@@ -311,37 +316,82 @@ fn rule(rule: &Rule) -> Finding {
             format!("masked by {}, so that {WITHOUT}", path.display()),
             "remove that file, if this is not what it is for",
         ),
-        Rule::Missing => SUBJECT.remark(
-            format!("not installed, so that {WITHOUT}"),
-            "install it (with make install, or the package sysgenid)",
-        ),
+        Rule::Missing => {
+            let found = format!("not installed, so that {WITHOUT}");
+            let advice = "install it (with make install, or the package sysgenid)";
+            if systemd {
+                SUBJECT.fault(found, advice)
+            } else {
+                SUBJECT.remark(found, advice)
+            }
+        }
     }
 }
 
-fn units(units: &Units, device_is_well: bool) -> Finding {
+/// Others than systemd have no units.
+fn no_units() -> Finding {
+    Subject::Units.remark(
+        "systemd does not run here, so that nothing follows a change by itself",
+        "have sysgenctl watch --exec run what is to follow one",
+    )
+}
+
+fn units(units: &Units, device_is_well: bool, keeps_identity: bool) -> Finding {
     const SUBJECT: Subject = Subject::Units;
     if !units.installed {
-        return SUBJECT.remark(
+        return SUBJECT.fault(
             "not installed, so that nothing follows a change by itself",
             "install them (with make install, or the package sysgenid)",
         );
     }
-    let enabled = if units.enabled.is_empty() {
-        "none of those that follow a change is enabled".into()
-    } else {
-        format!("enabled: {}", units.enabled.join(", "))
-    };
+    if let [first, ..] = &*units.failed {
+        let failed: Vec<_> = units.failed.iter().map(ToString::to_string).collect();
+        return SUBJECT.fault(
+            failed.join(", "),
+            format!(
+                "journalctl --merge -b -u {unit} says why; and then: systemctl restart {unit}",
+                unit = first.name
+            ),
+        );
+    }
+    if units.enabled.is_empty() {
+        const NONE: &str = "none that follows a change is enabled";
+        return if keeps_identity {
+            SUBJECT.remark(
+                format!("{NONE}, and {NO_TEMPLATE} says that this machine keeps its identity"),
+                "systemctl enable sysgenid-clock.service, if it can be restored from a snapshot",
+            )
+        } else if units.masked.is_empty() {
+            SUBJECT.fault(
+                format!(
+                    "{NONE}, so that a clone keeps this machine's ID, host keys, addresses and time"
+                ),
+                format!(
+                    "systemctl enable sysgenid-clock.service sysgenid-machine-id.service \
+                     sysgenid-ssh-host-keys.service sysgenid-dhcp.service, or those of them that it \
+                     needs (sysgenid-changed.target(7)); where it is never cloned: touch {NO_TEMPLATE}"
+                ),
+            )
+        } else {
+            SUBJECT.remark(
+                format!("{NONE}; masked: {}", units.masked.join(", ")),
+                "systemctl unmask them, if they are to follow a change",
+            )
+        };
+    }
+    let enabled = format!("enabled: {}", units.enabled.join(", "));
     if units.waits {
         return SUBJECT.ok(format!("systemd waits for a change; {enabled}"));
     }
-    SUBJECT.remark(
-        format!("systemd does not wait for a change; {enabled}"),
-        if device_is_well {
-            "udevadm control --reload && udevadm trigger --action=change --name-match=sysgenid"
-        } else {
-            "mend /dev/sysgenid first"
-        },
-    )
+    let found = format!("systemd does not wait for a change; {enabled}");
+    if device_is_well {
+        SUBJECT.fault(
+            found,
+            "udevadm control --reload && udevadm trigger --action=change --name-match=sysgenid",
+        )
+    } else {
+        SUBJECT.remark(found, "mend /dev/sysgenid first")
+    }
 }
 
 /// What there is to say of OpenSSL.
@@ -627,40 +677,106 @@ mod tests {
     #[test]
     fn a_rule_is_there_masked_or_neither() {
         let path = PathBuf::from("/etc/udev/rules.d/60-sysgenid.rules");
-        assert_eq!(rule(&Rule::Installed(path.clone())).verdict, Verdict::Ok);
-        for (found, word) in [
-            (Rule::Masked(path), "masked by /etc"),
-            (Rule::Missing, "not in"),
+        let installed = Rule::Installed(path.clone());
+        assert_eq!(rule(&installed, true).verdict, Verdict::Ok);
+        for (found, systemd, verdict, word) in [
+            (Rule::Masked(path), true, Verdict::Remark, "masked by /etc"),
+            (Rule::Missing, true, Verdict::Fault, "not installed"),
+            (Rule::Missing, false, Verdict::Remark, "not installed"),
         ] {
-            let finding = rule(&found);
-            assert_eq!(finding.verdict, Verdict::Remark);
+            let finding = rule(&found, systemd);
+            assert_eq!(finding.verdict, verdict);
             assert!(finding.found.starts_with(word), "{finding:?}");
         }
     }
 
     #[test]
-    fn units_wait_or_are_told_how_to() {
-        let found = |installed, waits, device| {
-            let enabled = vec!["sysgenid-clock.service".into()];
-            let found = Units {
-                installed,
-                waits,
-                enabled,
-            };
-            units(&found, device)
+    fn units_wait_or_it_is_said_how_they_are_made_to() {
+        use crate::followers::Result;
+        use crate::followers::tests::unit;
+
+        let clock = || vec!["sysgenid-clock.service".to_owned()];
+        let well = || Units {
+            installed: true,
+            waits: true,
+            enabled: clock(),
+            masked: Vec::new(),
+            failed: Vec::new(),
         };
-        assert_eq!(
-            found(true, true, true),
-            Subject::Units.ok("systemd waits for a change; enabled: sysgenid-clock.service")
+        let ok = "systemd waits for a change; enabled: sysgenid-clock.service";
+        assert_eq!(units(&well(), true, false), Subject::Units.ok(ok));
+        let check = |found: &Units, device, keeps, verdict, says: &str, advice: &str| {
+            let finding = units(found, device, keeps);
+            assert_eq!(finding.verdict, verdict, "{finding:?}");
+            assert!(finding.found.contains(says), "{finding:?}");
+            assert!(finding.advice.expect("it is not well").contains(advice));
+        };
+        let missing = Units {
+            installed: false,
+            ..well()
+        };
+        let asleep = Units {
+            waits: false,
+            ..well()
+        };
+        let failed = Units {
+            failed: vec![unit("a.service", Result::Failed, Some("timeout"))],
+            ..well()
+        };
+        let none = Units {
+            enabled: Vec::new(),
+            ..well()
+        };
+        let unwanted = Units {
+            enabled: Vec::new(),
+            masked: clock(),
+            ..well()
+        };
+        let fault = Verdict::Fault;
+        check(&missing, true, false, fault, "not in", "package sysgenid");
+        check(
+            &asleep,
+            true,
+            false,
+            fault,
+            "does not wait",
+            "udevadm trigger",
         );
-        let advice = |installed, waits, device| {
-            found(installed, waits, device)
-                .advice
-                .expect("there is something to do")
-        };
-        assert!(advice(true, false, true).contains("udevadm trigger"));
-        assert!(advice(true, false, false).contains("mend /dev/sysgenid"));
-        assert!(advice(false, false, true).contains("package sysgenid"));
+        check(
+            &asleep,
+            false,
+            false,
+            Verdict::Remark,
+            "not wait",
+            "mend /dev",
+        );
+        let said = "a.service: failed (timeout)";
+        check(
+            &failed,
+            true,
+            true,
+            fault,
+            said,
+            "systemctl restart a.service",
+        );
+        check(
+            &none,
+            true,
+            false,
+            fault,
+            "none that",
+            "systemctl enable sys",
+        );
+        check(&none, true, true, Verdict::Remark, NO_TEMPLATE, "clock");
+        check(
+            &unwanted,
+            true,
+            false,
+            Verdict::Remark,
+            "masked: s",
+            "unmask",
+        );
+        assert_eq!(no_units().verdict, Verdict::Remark);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum Exit {
     NoDevice = 4,
     /// No permission.
     Forbidden = 5,
-    /// A command or a hook failed.
+    /// A command, a hook or a unit failed.
     Command = 6,
     /// Another driver.
     OtherDriver = 7,
@@ -55,15 +55,17 @@ impl Exit {
             Self::Failure => "Something failed that has no status of its own.",
             Self::Usage => "The command line is wrong.",
             Self::TimedOut => {
-                "The time was over: tracked watchers are still outdated, or a change that is due did \
-                 not come."
+                "The time was over: tracked watchers are still outdated, a change that is due did not \
+                 come, or what follows it has not ended."
             }
             Self::NoDevice => "There is no /dev/sysgenid.",
             Self::Forbidden => {
                 "Permission is missing: to open /dev/sysgenid, to change the generation, to write \
                  the state or a configuration, or to look into a process."
             }
-            Self::Command => "A command or a hook failed, or could not be started.",
+            Self::Command => {
+                "A command, a hook, or a unit that follows a change failed, or could not be started."
+            }
             Self::OtherDriver => {
                 "What is at /dev/sysgenid is another driver, or one that is too old to tell what is \
                  asked."
@@ -88,7 +90,7 @@ pub enum Failure {
     #[error("{0}")]
     TimedOut(String),
 
-    /// A command or a hook failed. The text says which, and how.
+    /// A command, a hook or a unit failed. The text says which, and how.
     #[error("{0}")]
     Command(String),
 

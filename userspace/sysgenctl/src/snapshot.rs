@@ -6,11 +6,11 @@
 //! nothing is written to standard output, which may be full, closed, or a file in a file system that a
 //! hook has frozen.
 
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
-use std::time::Instant;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
@@ -25,7 +25,10 @@ use crate::cli::HOOKS_DIR;
 use crate::cli::OnTimeout;
 use crate::cli::Phase;
 use crate::cli::SnapshotArguments;
+use crate::deadline::Deadline;
 use crate::exit::Failure;
+use crate::followers::Followers;
+use crate::followers::Unit;
 use crate::hooks;
 use crate::hooks::Hook;
 use crate::hooks::OnFailure;
@@ -41,7 +44,7 @@ use crate::wait::Waited;
 use crate::wait::Whom;
 
 /// How long `post` waits where nobody says it.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// For how long the kernel is waited for at once. Signals are looked for in between.
 const SLICE: Duration = Duration::from_millis(200);
@@ -67,6 +70,8 @@ struct Thawed {
     early: Vec<Outcome>,
     /// What came of waiting for the watchers, if that was possible.
     waited: Option<Waited>,
+    /// What came of waiting for the units that follow a change, if that was possible and there are any.
+    units: Option<Vec<Unit>>,
     hooks: Vec<Outcome>,
 }
 
@@ -76,6 +81,7 @@ pub fn run(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure>
         ("--timeout", arguments.timeout.is_some()),
         ("--on-timeout", arguments.on_timeout.is_some()),
         ("--privileged-only", arguments.privileged_only),
+        ("--no-units", arguments.no_units),
     ];
     if arguments.phase == Phase::Pre {
         if let Some((option, _)) = of_post.iter().find(|(_, is_given)| *is_given) {
@@ -223,24 +229,25 @@ fn undo(arguments: &SnapshotArguments, hooks: &Hooks, generation: Generation) ->
 
 fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Result<(), Failure> {
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
-    let deadline = Instant::now().checked_add(timeout);
-    let left = || deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let deadline = Deadline::after(Some(timeout));
     let whom = Whom::of(arguments.privileged_only, &arguments.user)?;
     let overseer = Overseer::open()?;
     let _lock = Lock::take(&arguments.state)?;
     let hooks = Hooks::list(arguments)?;
     let mut lines = Vec::new();
     let before = noted(&arguments.state, &mut lines);
-    if overseer.status()?.pending().is_none() {
-        let text =
-            "the driver cannot see an ID of the hypervisor's: only the generation is looked at";
-        lines.push(text.into());
-    }
+    let mut waiting = Waiting {
+        overseer: &overseer,
+        signals,
+        timeout,
+        deadline,
+        lines,
+    };
 
-    let settled = settle(&overseer, signals, left);
+    let settled = waiting.settle();
     let status = overseer.status()?;
     let generation = status.generation();
-    lines.push(match before {
+    waiting.lines.push(match before {
         Some(before) if before == generation => {
             format!("generation {generation}, as before the snapshot: this is no clone")
         }
@@ -260,39 +267,23 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
     };
     // Where the change has not come, nothing may go on, but on the administrator's word.
     let goes_on = arguments.on_timeout == Some(OnTimeout::Thaw);
-    let mut thawed = Vec::new();
+    let mut early = Vec::new();
     if settled.is_ok() || goes_on {
-        thawed = run(&hooks.thaw, "thaw");
-        lines.extend(hooks::lines(&thawed));
+        early = run(&hooks.thaw, "thaw");
+        waiting.lines.extend(hooks::lines(&early));
     }
     let mut waited = None;
-    let in_time = settled.and_then(|()| {
-        let result = Waited::wait_for(&overseer, &whom, left, SLICE, || signals.came().is_some())?;
-        lines.extend(result.to_string().lines().map(str::to_owned));
-        let in_time = result.result(Some(timeout));
-        waited = Some(result);
-        match signals.came() {
-            Some(signal) if in_time.is_err() => Err(Failure::Interrupted(format!(
-                "signal {signal} has come while not all tracked watchers had acknowledged"
-            ))),
-            _ => in_time,
-        }
-    });
-    let mut served = Vec::new();
-    if in_time.is_ok() || goes_on {
-        served = run(&hooks.post, "post");
-        lines.extend(hooks::lines(&served));
+    let mut in_time = settled.and_then(|()| waiting.for_watchers(&whom, &mut waited));
+    let mut units = None;
+    let mut succeeded = Ok(());
+    if in_time.is_ok() && !arguments.no_units {
+        in_time = waiting.for_units(&mut units, &mut succeeded);
     }
-    let number = served
-        .iter()
-        .chain(&thawed)
-        .filter(|outcome| outcome.was_run());
-    let number = number.count();
-    let failed: Vec<_> = [&thawed, &served]
-        .into_iter()
-        .flat_map(|all| hooks::failed(all))
-        .collect();
-    let failed = failed.join(", ");
+    let mut late = Vec::new();
+    if in_time.is_ok() || goes_on {
+        late = run(&hooks.post, "post");
+        waiting.lines.extend(hooks::lines(&late));
+    }
     let mut result = match in_time {
         Err(failure) if goes_on => {
             Err(failure.and("; the system was thawed all the same, as --on-timeout says"))
@@ -300,51 +291,107 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
         Err(failure) => {
             Err(failure.and("; no hook of post.d was run, and the system stays quiesced"))
         }
-        Ok(()) => Ok(()),
+        Ok(()) => succeeded,
     };
+    let failed = [hooks::failed(&early), hooks::failed(&late)].concat();
     if !failed.is_empty() {
-        let text = format!("the hook {failed} failed: all others were run");
-        result = result.and_then(|()| Err(Failure::Command(text)));
+        let text = format!("the hook {} failed", failed.join(", "));
+        result = match result {
+            Ok(()) => Err(Failure::Command(text + ": all others were run")),
+            Err(failure) => Err(failure.and(&format!("; {text}"))),
+        };
     }
     if result.is_ok() {
         result = forget(&arguments.state);
     }
     if result.is_ok() {
-        lines.push(format!("thawed by {}", count(number, "hook", "hooks")));
+        let all = early.iter().chain(&late);
+        let number = all.filter(|outcome| outcome.was_run()).count();
+        let by = count(number, "hook", "hooks");
+        waiting.lines.push(format!("thawed by {by}"));
     }
     let report = Thawed {
         generation: generation.get(),
         generation_before: before.map(Generation::get),
-        early: thawed,
+        early,
         waited,
-        hooks: served,
+        units,
+        hooks: late,
     };
-    output.deliver(&lines, &report);
+    output.deliver(&waiting.lines, &report);
     result
 }
 
-/// Has the driver make the change that is due. Where the machine was not cloned, none is.
-fn settle(
-    overseer: &Overseer,
-    signals: &Signals,
-    left: impl Fn() -> Option<Duration>,
-) -> Result<(), Failure> {
-    loop {
-        let left = left().unwrap_or(SLICE);
-        match overseer.settle(Some(left.min(SLICE))) {
-            Ok(()) => return Ok(()),
-            Err(Error::NotSettled { .. }) => {}
-            Err(error) => return Err(error.into()),
+/// What `post` waits for, until its time is over or a signal comes.
+struct Waiting<'a> {
+    overseer: &'a Overseer,
+    signals: &'a Signals,
+    timeout: Duration,
+    deadline: Deadline,
+    /// What there is to say of it.
+    lines: Vec<String>,
+}
+
+impl Waiting<'_> {
+    /// Has the driver make the change that is due. Where the machine was not cloned, none is.
+    fn settle(&mut self) -> Result<(), Failure> {
+        if self.overseer.status()?.pending().is_none() {
+            let text =
+                "the driver cannot see an ID of the hypervisor's: only the generation is looked at";
+            self.lines.push(text.into());
         }
-        if let Some(signal) = signals.came() {
-            return Err(Failure::Interrupted(format!(
-                "signal {signal} has come while a change of the generation was due"
-            )));
+        loop {
+            match self.overseer.settle(Some(self.deadline.slice(SLICE))) {
+                Ok(()) => return Ok(()),
+                Err(Error::NotSettled { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.deadline.is_over() || self.signals.came().is_some() {
+                let text = "a change of the generation is due, and has not come in time";
+                let late = Err(Failure::TimedOut(text.into()));
+                return self.or_signal(late, "a change of the generation was due");
+            }
         }
-        if left.is_zero() {
-            return Err(Failure::TimedOut(
-                "a change of the generation is due, and has not come in time".into(),
-            ));
+    }
+
+    /// Waits for the watchers, and hands out what came of it.
+    fn for_watchers(&mut self, whom: &Whom, waited: &mut Option<Waited>) -> Result<(), Failure> {
+        let has_come = || self.signals.came().is_some();
+        let result = Waited::wait_for(self.overseer, whom, &self.deadline, SLICE, has_come)?;
+        self.say(&result);
+        let in_time = result.result(Some(self.timeout));
+        *waited = Some(result);
+        self.or_signal(in_time, "not all tracked watchers had acknowledged")
+    }
+
+    /// Waits for the units, and hands out whether they have succeeded: one that has failed keeps nobody
+    /// from thawing, since it may never succeed.
+    fn for_units(
+        &mut self,
+        units: &mut Option<Vec<Unit>>,
+        succeeded: &mut Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let has_come = || self.signals.came().is_some();
+        let followers = Followers::wait(self.overseer, &self.deadline, has_come)?;
+        self.say(&followers);
+        let in_time = followers.in_time(Some(self.timeout));
+        *succeeded = followers.succeeded();
+        *units = followers.units;
+        self.or_signal(in_time, "what follows the change had not ended")
+    }
+
+    fn say(&mut self, what: &impl Display) {
+        self.lines
+            .extend(what.to_string().lines().map(str::to_owned));
+    }
+
+    /// Where a signal came, it is the reason for what did not come in time.
+    fn or_signal(&self, in_time: Result<(), Failure>, what: &str) -> Result<(), Failure> {
+        match self.signals.came() {
+            Some(signal) if in_time.is_err() => Err(Failure::Interrupted(format!(
+                "signal {signal} has come while {what}"
+            ))),
+            _ => in_time,
         }
     }
 }
@@ -397,6 +444,8 @@ fn forget(state: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::followers::Result::Done;
+    use crate::followers::tests::unit;
     use crate::wait::tests::waited;
 
     #[test]
@@ -466,6 +515,7 @@ mod tests {
             generation_before: Some(7),
             early: Vec::new(),
             waited: Some(waited(true)),
+            units: Some(vec![unit("a.service", Done, None)]),
             hooks: Vec::new(),
         };
         let expected = serde_json::json!({
@@ -474,6 +524,7 @@ mod tests {
             "generation_before": 7,
             "early": [],
             "waited": waited(true),
+            "units": [{ "name": "a.service", "result": "done", "reason": null }],
             "hooks": [],
         });
         let json = serde_json::to_value(thawed).expect("it is plain data");

@@ -16,7 +16,7 @@ use sysgenid::Overseer;
 use crate::cli::TriggerArguments;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::wait::Waited;
+use crate::wait::AllWaited;
 
 /// How many bytes there have to be with --entropy: fewer can be guessed, and more are a mistake.
 const SIZES: RangeInclusive<usize> = 16..=4096;
@@ -25,7 +25,7 @@ const SIZES: RangeInclusive<usize> = 16..=4096;
 struct Answer {
     generation: u32,
     /// What came of waiting, if that was asked for.
-    waited: Option<Waited>,
+    waited: Option<AllWaited>,
 }
 
 /// Changes the generation, and waits if that is asked for.
@@ -36,8 +36,7 @@ pub fn run(arguments: &TriggerArguments, output: Output) -> Result<(), Failure> 
     let generation = overseer.trigger_with_entropy(arguments.min, entropy)?;
     let generation = generation.get();
     let (waited, result) = if arguments.wait {
-        let waited = Waited::wait(&overseer, arguments.timeout)?;
-        let result = waited.result(arguments.timeout);
+        let (waited, result) = AllWaited::wait(&overseer, arguments.timeout, !arguments.no_units)?;
         (Some(waited), result)
     } else {
         (None, Ok(()))
@@ -88,7 +87,7 @@ impl Display for Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::tests::waited;
+    use crate::wait::tests::all_waited;
 
     #[test]
     fn too_little_and_too_much_is_refused() {
@@ -127,8 +126,9 @@ mod tests {
                 "watchers": [],
                 "unseen_watchers": 0,
                 "unreadable_processes": 0,
+                "units": [{ "name": "a.service", "result": "done", "reason": null }],
             },
         });
-        assert_eq!(json(Some(waited(true))), expected);
+        assert_eq!(json(Some(all_waited())), expected);
     }
 }

@@ -13,11 +13,14 @@ use sysgenid::Error;
 use sysgenid::Overseer;
 
 use crate::cli::WaitArguments;
+use crate::deadline::Deadline;
 use crate::exit::Failure;
+use crate::followers::Followers;
+use crate::followers::Unit;
 use crate::output::Output;
 use crate::table::Watchers;
 
-/// What came of waiting.
+/// What came of waiting for watchers.
 #[derive(Debug, Serialize)]
 pub struct Waited {
     /// Whether no tracked watcher is outdated.
@@ -27,21 +30,62 @@ pub struct Waited {
     pub watchers: Watchers,
 }
 
+/// What came of waiting for all that a change asks for.
+#[derive(Debug, Serialize)]
+pub struct AllWaited {
+    /// The watchers.
+    #[serde(flatten)]
+    watchers: Waited,
+    /// The units that follow a change, if they were waited for, and there are any.
+    units: Option<Vec<Unit>>,
+    /// In words.
+    #[serde(skip)]
+    said: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Answer {
     generation: u32,
     #[serde(flatten)]
-    waited: Waited,
+    waited: AllWaited,
 }
 
 /// Waits, and says what came of it.
 pub fn run(arguments: &WaitArguments, output: Output) -> Result<(), Failure> {
     let overseer = Overseer::open()?;
-    let waited = Waited::wait(&overseer, arguments.timeout)?;
+    let (waited, result) = AllWaited::wait(&overseer, arguments.timeout, !arguments.no_units)?;
     let generation = overseer.generation().get();
-    let result = waited.result(arguments.timeout);
     output.show(&Answer { generation, waited })?;
     result
+}
+
+impl AllWaited {
+    /// Waits, until the time is over, and says with what it is to end.
+    pub fn wait(
+        overseer: &Overseer,
+        timeout: Option<Duration>,
+        with_units: bool,
+    ) -> Result<(Self, Result<(), Failure>), Failure> {
+        let deadline = Deadline::after(timeout);
+        let watchers = Waited::wait(overseer, timeout)?;
+        let mut said = watchers.to_string();
+        let mut result = watchers.result(timeout);
+        let mut units = None;
+        if with_units && result.is_ok() {
+            let followers = Followers::wait(overseer, &deadline, || false)?;
+            said.push_str(&followers.to_string());
+            result = followers
+                .in_time(timeout)
+                .and_then(|()| followers.succeeded());
+            units = followers.units;
+        }
+        let waited = Self {
+            watchers,
+            units,
+            said,
+        };
+        Ok((waited, result))
+    }
 }
 
 /// For whose watchers is waited.
@@ -104,28 +148,28 @@ fn owners(status: &str) -> Option<Vec<u32>> {
 
 impl Waited {
     /// Waits until no tracked watcher is outdated, or the time is over.
-    pub fn wait(overseer: &Overseer, timeout: Option<Duration>) -> Result<Self, Failure> {
+    fn wait(overseer: &Overseer, timeout: Option<Duration>) -> Result<Self, Failure> {
         let in_time = is_in_time(overseer.wait_watchers(timeout))?;
         Self::now(overseer, &Whom::All, in_time)
     }
 
-    /// The same for some users' watchers, until `is_over` or no time is `left`; both are asked after each
-    /// `slice` of time.
+    /// The same for some users' watchers, until the deadline or something `is_over`; both are looked at
+    /// after each `slice` of time.
     pub fn wait_for(
         overseer: &Overseer,
         whom: &Whom,
-        left: impl Fn() -> Option<Duration>,
+        deadline: &Deadline,
         slice: Duration,
         is_over: impl Fn() -> bool,
     ) -> Result<Self, Failure> {
         loop {
-            let left = left().unwrap_or(slice);
-            if is_in_time(overseer.wait_watchers(Some(left.min(slice))))? {
+            if is_in_time(overseer.wait_watchers(Some(deadline.slice(slice))))? {
                 return Self::now(overseer, whom, true);
             }
-            if left.is_zero() || is_over() || matches!(whom, Whom::Users(_)) {
+            let is_over = deadline.is_over() || is_over();
+            if is_over || matches!(whom, Whom::Users(_)) {
                 let waited = Self::now(overseer, whom, false)?;
-                if waited.all_acked || left.is_zero() || is_over() {
+                if waited.all_acked || is_over {
                     return Ok(waited);
                 }
             }
@@ -190,6 +234,12 @@ impl Display for Waited {
     }
 }
 
+impl Display for AllWaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
 impl Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.waited.fmt(f)
@@ -208,8 +258,18 @@ fn is_in_time(waited: sysgenid::Result<()>) -> Result<bool, Failure> {
 pub mod tests {
     use super::*;
     use crate::exit::Exit;
+    use crate::followers::Result::Done;
+    use crate::followers::tests::unit;
     use crate::table::tests::watcher;
     use crate::table::tests::watchers;
+
+    pub fn all_waited() -> AllWaited {
+        AllWaited {
+            watchers: waited(true),
+            units: Some(vec![unit("a.service", Done, None)]),
+            said: "so".into(),
+        }
+    }
 
     pub fn waited(all_acked: bool) -> Waited {
         let left = if all_acked {
@@ -252,12 +312,13 @@ pub mod tests {
 
     #[test]
     fn the_json_is_what_the_manual_documents() {
-        let waited = waited(true);
-        assert!(waited.result(None).is_ok());
-        let json = serde_json::to_value(Answer {
+        assert!(waited(true).result(None).is_ok());
+        let answer = Answer {
             generation: 7,
-            waited,
-        });
+            waited: all_waited(),
+        };
+        assert_eq!(answer.to_string(), "so");
+        let json = serde_json::to_value(answer);
         let expected = serde_json::json!({
             "generation": 7,
             "all_acked": true,
@@ -266,6 +327,7 @@ pub mod tests {
             "watchers": [],
             "unseen_watchers": 0,
             "unreadable_processes": 0,
+            "units": [{ "name": "a.service", "result": "done", "reason": null }],
         });
         assert_eq!(json.expect("it is plain data"), expected);
     }
