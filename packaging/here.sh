@@ -86,7 +86,8 @@ uninstall() {
 	# Whatever was enabled here is a link to a unit that is gone.
 	find "$sysconfdir/systemd" -type l -lname '*/sysgenid-*' ! -exec test -e {} \; -delete \
 		2>/dev/null || :
-	rmdir "$sysconfdir/systemd/system/sysgenid-changed.target.wants" 2>/dev/null || :
+	rmdir "$sysconfdir/systemd/system/sysgenid-changed.target.wants" \
+		"$sysconfdir/systemd/system/sysgenid-ssh-host-keys-failed.target.wants" 2>/dev/null || :
 	rm "$list"
 	awk '$1 == "directory" { print $3 }' "$work/old" | tac | while read -r path; do
 		[ ! -d "$path" ] || rmdir --ignore-fail-on-non-empty "$path"

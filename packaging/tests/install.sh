@@ -88,6 +88,7 @@ installs_all() {
 	front_door install || return
 	for file in usr/local/bin/sysgenctl usr/lib/udev/rules.d/60-sysgenid.rules etc/sysgenid/post.d \
 		usr/lib/ossl-modules/sysgenid.so usr/lib/systemd/system/sysgenid-hooks.service \
+		usr/lib/systemd/system/ssh.service.d/zz-sysgenid-ssh-fence.conf \
 		usr/lib/modules-load.d/sysgenid.conf usr/local/share/sysgenid/hooks/hostname; do
 		[ -e "$system/$file" ] || { echo "# there is no $file"; return 1; }
 	done
@@ -131,8 +132,10 @@ replaces_an_earlier_version() {
 
 removes_what_it_made() {
 	units=$system/etc/systemd/system
-	mkdir "$units/sysgenid-changed.target.wants"
+	mkdir "$units/sysgenid-changed.target.wants" "$units/sysgenid-ssh-host-keys-failed.target.wants"
 	ln -s "$system/usr/lib/systemd/system/sysgenid-clock.service" "$units/sysgenid-changed.target.wants"
+	ln -s "$system/usr/lib/systemd/system/sysgenid-ssh-fence.service" \
+		"$units/sysgenid-ssh-host-keys-failed.target.wants"
 	# It does not matter with what variables it was installed.
 	front_door uninstall || return
 	listed >"$work/after"

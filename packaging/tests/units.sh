@@ -33,6 +33,36 @@ program() {
 
 program systemctl <<'END'
 case "$*" in
+*list-units*)
+	[ ! -e $work/mute ] || exit 1
+	while read -r unit; do
+		for pattern; do
+			case $unit in
+			$pattern) echo "$unit loaded active running what it does" ;;
+			esac
+		done
+	done <$work/active
+	echo "sshd@.service loaded inactive dead nothing" ;;
+*AssertResult*)
+	# A template is no unit.
+	case $* in *@.*) exit 1 ;; esac
+	while read -r unit; do
+		printf 'Id=%s\nAssertResult=no\nAssertTimestampMonotonic=12\n\n' "$unit"
+	done <$work/refused
+	printf 'Id=never.service\nAssertResult=no\nAssertTimestampMonotonic=0\n\n'
+	printf 'Id=other.service\nAssertResult=yes\nAssertTimestampMonotonic=12\n' ;;
+*" stop "*)
+	for unit; do
+		# One that is stopped later, or not at all.
+		n=$(sed -n "s/^$unit //p" $work/lingering 2>/dev/null)
+		[ "${n:-0}" -eq 0 ] || { echo "$unit $((n - 1))" >$work/lingering; continue; }
+		[ ! -e $root/run/sysgenid/ssh-fence ] || sed -i "/^$unit$/d" $work/active
+	done ;;
+*" start "*)
+	! [ -e $root/run/sysgenid/ssh-fence ] && ! [ -e $root/var/lib/sysgenid/ssh-fence ] || exit 1
+	for unit; do
+		case $unit in *.s*) echo "$unit" >>$work/active ;; esac
+	done ;;
 *is-active*) grep -qxF "${*##* }" $work/active 2>/dev/null ;;
 *is-failed*) grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
 *list-jobs*) cat $work/jobs 2>/dev/null; rm -f $work/jobs ;;
@@ -509,6 +539,140 @@ dhcp_of_nobody() {
 	succeeds dhcp && said "Nothing asks for addresses yet"
 }
 
+# --- The fence ------------------------------------------------------------------
+
+# A machine on which these run, and whatever serves SSH has the drop-in.
+serving() { # serving UNIT...
+	for unit in ssh.service sshd.service ssh.socket sshd.socket ssh@.service sshd-.socket; do
+		mkdir -p "$root/usr/lib/systemd/system/$unit.d"
+		cp "$libexec/../systemd/ssh-fence.conf" \
+			"$root/usr/lib/systemd/system/$unit.d/zz-sysgenid-ssh-fence.conf"
+	done
+	printf '%s\n' "$@" >"$work/active"
+	: >"$work/refused"
+	rm -f "$work/mute" "$work/lingering"
+}
+
+serves() { # serves UNIT...: these run, and no more
+	is "what runs" "$(sort "$work/active" | tr '\n' ' ')" "${*}${1+ }"
+}
+
+# The files that the drop-ins name, below the root.
+fence_is() { # fence_is up|down
+	sed -n 's/^AssertPathExists=!//p' "$libexec/../systemd/ssh-fence.conf" >"$work/files"
+	while read -r file; do
+		[ "$1" = down ] || [ -e "$root$file" ] || { echo "# there is no $file"; return 1; }
+		[ "$1" = up ] || [ ! -e "$root$file" ] || { echo "# there still is $file"; return 1; }
+	done <"$work/files"
+	[ -s "$work/files" ]
+}
+
+fence_stops_what_serves() {
+	serving cron.service ssh.service ssh.socket ssh@7-10.0.0.1:22-10.0.0.2:4711.service sshd-vsock.socket
+	echo "ssh.service 3" >"$work/lingering"
+	succeeds ssh-fence raise && fence_is up && said "Stopped: ssh.service ssh.socket sshd-vsock.socket" &&
+		serves cron.service ssh@7-10.0.0.1:22-10.0.0.2:4711.service &&
+		called "sync $root/var/lib/sysgenid/ssh-fence.new" "sync $root/var/lib/sysgenid" \
+			"--no-block stop" || return
+	# Once more: what is noted stays.
+	succeeds ssh-fence raise && fence_is up && said "Stopped: ssh.service ssh.socket sshd-vsock.socket" || return
+	: >"$work/calls"
+	succeeds ssh-fence replaced && fence_is down &&
+		called "--no-block start ssh.socket sshd-vsock.socket ssh.service" &&
+		serves cron.service ssh.service ssh.socket ssh@7-10.0.0.1:22-10.0.0.2:4711.service sshd-vsock.socket
+}
+
+# Where nobody wants it, it does nothing; and where no fence is, nothing is lifted.
+fence_that_is_not_up() {
+	serving cron.service
+	echo ssh.service >"$work/refused"
+	succeeds ssh-fence replaced && [ ! -s "$work/log" ] && fence_is down && serves cron.service || return
+	succeeds ssh-fence lift && said "There is no fence" && serves cron.service
+}
+
+# While that boots, nothing serves yet. What is to be started comes later, and is refused.
+fence_at_boot() {
+	serving cron.service
+	succeeds ssh-fence raise && fence_is up || return
+	echo ssh.service >"$work/refused"
+	succeeds ssh-fence lift && fence_is down && serves cron.service ssh.service || return
+	# Over a reboot, one file is left.
+	serving cron.service
+	succeeds ssh-fence raise && rm "$root/run/sysgenid/ssh-fence" || return
+	echo sshd.service >"$work/refused"
+	succeeds ssh-fence replaced && fence_is down && serves cron.service sshd.service
+}
+
+# Nothing is half done: what was stopped already runs again.
+fence_that_cannot_be_raised() {
+	serving ssh.service ssh.socket
+	echo "ssh.service 1000000" >"$work/lingering"
+	fails ssh-fence raise && said "Not stopped: ssh.service" && said "nothing is changed" && fence_is down || return
+	sort -u "$work/active" >"$work/active.new"
+	mv "$work/active.new" "$work/active"
+	serves ssh.service ssh.socket || return
+	# Ended by systemd, after its time.
+	serving ssh.service ssh.socket
+	echo "ssh.service 1000000" >"$work/lingering"
+	program sleep <<-'END'
+	kill -TERM $PPID
+	END
+	fails ssh-fence raise
+	status=$?
+	program sleep </dev/null
+	sort -u "$work/active" >"$work/active.new"
+	mv "$work/active.new" "$work/active"
+	[ $status = 0 ] && said "nothing is changed" && fence_is down && serves ssh.service ssh.socket || return
+	# systemd does not tell what runs.
+	serving ssh.service
+	: >"$work/mute"
+	fails ssh-fence raise && said "systemd does not tell what runs" && fence_is down || return
+	# One that is up already stays up.
+	serving ssh.service
+	succeeds ssh-fence raise || return
+	echo ssh.service >"$work/active"
+	echo "ssh.service 1000000" >"$work/lingering"
+	fails ssh-fence raise && said "Not stopped: ssh.service" && fence_is up || return
+	rm -r "$root/usr/lib/systemd"
+	fails ssh-fence raise && said "there is no fence"
+}
+
+fence_on_a_disk_that_cannot_be_written() {
+	serving ssh.service
+	rm -rf "$root/var/lib/sysgenid"
+	: >"$root/var/lib/sysgenid"
+	succeeds ssh-fence raise && said "until the next boot only" && serves || return
+	succeeds ssh-fence replaced && serves ssh.service && [ ! -e "$root/run/sysgenid/ssh-fence" ]
+}
+
+# The administrator's own server, by a link.
+fence_of_another_server() {
+	serving internal.service ssh.service
+	mkdir -p "$root/etc/systemd/system/internal.service.d"
+	ln -s /usr/lib/sysgenid/ssh-fence.conf \
+		"$root/etc/systemd/system/internal.service.d/zz-sysgenid-ssh-fence.conf"
+	succeeds ssh-fence raise && serves && succeeds ssh-fence lift && serves internal.service ssh.service
+}
+
+# unit NAME LINE...: it has each of them
+unit() {
+	file=$libexec/../systemd/$1
+	shift
+	for line; do
+		grep -qxF "$line" "$file" || { echo "# ${file##*/} lacks $line"; return 1; }
+	done
+}
+
+# Any failure raises it, where it is enabled: also one of time. What is skipped does neither.
+fence_and_its_units() {
+	unit sysgenid-ssh-host-keys.service.in OnFailure=sysgenid-ssh-host-keys-failed.target \
+		"ExecStartPost=@LIBEXECDIR@/ssh-fence replaced" TimeoutStartSec=3min &&
+		unit sysgenid-ssh-fence.service.in WantedBy=sysgenid-ssh-host-keys-failed.target \
+			"ExecStart=@LIBEXECDIR@/ssh-fence raise" &&
+		unit 90-sysgenid.preset "disable sysgenid-ssh-fence.service" || return
+	! grep -E '^(Wants|Requires|OnFailure|WantedBy|OnSuccess)=.*ssh-fence' "$libexec"/../systemd/*
+}
+
 # --- Hooks ----------------------------------------------------------------------
 
 hook() { # hook NAME EXIT-STATUS
@@ -745,6 +909,13 @@ test_of dhcp_of_services "DHCP: networkd and NetworkManager"
 test_of dhcp_of_dhcpcd "DHCP: dhcpcd"
 test_of dhcp_of_dhclient "DHCP: dhclient"
 test_of dhcp_of_nobody "DHCP: nobody asks"
+test_of fence_stops_what_serves "fence: what listens is stopped, and runs again when it is lifted"
+test_of fence_that_is_not_up "fence: none is lifted where there is none"
+test_of fence_at_boot "fence: what was to be started is started when it is lifted"
+test_of fence_that_cannot_be_raised "fence: up or down, and never in between"
+test_of fence_on_a_disk_that_cannot_be_written "fence: until the next boot, where nothing can be written"
+test_of fence_of_another_server "fence: the administrator's own server"
+test_of fence_and_its_units "fence: raised by a failure, and only where that is enabled"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
 test_of no_hooks_at_all "hooks: none"
