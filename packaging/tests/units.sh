@@ -351,6 +351,42 @@ machine_id_of_a_first_boot() {
 	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new
 }
 
+# What systemd has encrypted under the old ID is lost under a new one: not by a program.
+machine_id_with_credentials() {
+	old=$(cat "$root/etc/machine-id")
+	mkdir -p "$root/var/lib/systemd" "$root/usr/lib/systemd/system/a.service.d" "$root/etc/credstore.encrypted"
+	: >"$root/var/lib/systemd/credential.secret"
+	echo "LoadCredential=plain" >"$root/usr/lib/systemd/system/a.service"
+	succeeds machine-id && said "lies where systemd does not look" && is ID "$(cat "$root/etc/machine-id")" $new || return
+	echo "$old" >"$root/etc/machine-id.old"
+	for file in etc/credstore.encrypted/a run/credstore.encrypted/b usr/lib/credstore.encrypted/c; do
+		cp "$root/etc/machine-id.old" "$root/etc/machine-id"
+		mkdir -p "$root/${file%/*}"
+		: >"$root/$file"
+		refuses_for "$file" || return
+	done
+	for file in etc/systemd/system/linked.service run/systemd/transient/d.service \
+		usr/lib/systemd/system/a.service.d/e.conf; do
+		mkdir -p "$root/${file%/*}"
+		printf '[Service]\n LoadCredentialEncrypted=f:/srv/f\n' >"$work/unit"
+		ln -sf "$work/unit" "$root/$file"
+		refuses_for "$file" || return
+	done
+	printf '[Service]\nSetCredentialEncrypted=g: \\\n  Whxq\n' >"$root/run/systemd/transient/d.service"
+	refuses_for run/systemd/transient/d.service || return
+	# Nothing needs a secret that is not there.
+	: >"$root/etc/credstore.encrypted/a"
+	rm "$root/var/lib/systemd/credential.secret"
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new
+}
+
+refuses_for() { # refuses_for FILE
+	: >"$work/calls"
+	fails machine-id && said "$root/$1" && said "systemctl start sysgenid-machine-id.service" &&
+		is ID "$(cat "$root/etc/machine-id")" "$old" && not_called restart || return
+	rm "$root/$1"
+}
+
 # Nothing keeps the unit from trying.
 units_try_where_etc_is_read_only() {
 	! grep -n ConditionPathIsReadWrite "$libexec"/../systemd/*
@@ -896,6 +932,7 @@ test_of machine_id_of_run "machine ID: written into the file of /run that is mou
 test_of machine_id_that_is_mounted "machine ID: another file that is mounted there is written, or that is said"
 test_of machine_id_that_does_not_stay "machine ID: what is not there afterwards is an error"
 test_of machine_id_of_a_first_boot "machine ID: the one of a first boot stays in a copy"
+test_of machine_id_with_credentials "machine ID: it stays where systemd could not read its credentials any more"
 test_of units_try_where_etc_is_read_only "no unit is left out where /etc is read-only"
 test_of clock_by_the_real_time_clock "clock: the real-time clock, by hwclock"
 test_of clock_without_hwclock "clock: without hwclock, and with one that fails"
