@@ -37,9 +37,11 @@ is_changed() {
 	esac
 }
 
-# put FROM TO: in one step, so that a program that runs keeps the file that it has
+# put FROM TO: in one step, so that a program that runs keeps the file that it has, and not before it
+# is on the disk: after a loss of power there is the old one or the new one, and whole
 put() {
 	cp --no-dereference --preserve=mode "$1" "$2.part"
+	[ -L "$2.part" ] || sync "$2.part"
 	mv -fT "$2.part" "$2"
 	sum=-
 	[ -L "$1" ] || sum=$(checksum "$1")
@@ -70,7 +72,9 @@ install_tree() { # install_tree TREE
 	done <"$work/files"
 	cp "$work/new" "$list.part"
 	chmod 644 "$list.part"
+	sync "$list.part"
 	mv -f "$list.part" "$list"
+	{ awk '{ print $3 }' "$work/new"; echo "$list"; } | sed 's,/[^/]*$,,' | sort -u | xargs sync
 	# What an earlier version had, and this one has not.
 	awk 'NR == FNR { new[$3] = 1; next } $1 == "file" && !($3 in new) { print $3 }' \
 		"$work/new" "$work/old" | xargs -r rm -f

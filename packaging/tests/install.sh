@@ -130,6 +130,31 @@ replaces_an_earlier_version() {
 		{ echo "# the file was written to"; return 1; }
 }
 
+# Each file is on the disk before it takes its place, and then all directories are.
+waits_for_the_disk() {
+	mkdir "$work/recording" || return
+	for name in sync mv; do
+		# shellcheck disable=SC2016 # the program's own words
+		printf '#!/bin/sh\necho "%s $*" >>%s/asked\nexec %s "$@"\n' $name "$work" "$(command -v $name)" \
+			>"$work/recording/$name" && chmod +x "$work/recording/$name" || return
+	done
+	PATH=$work/recording:$PATH front_door install || return
+	awk '$1 == "file" { print $3 }' "$system/usr/lib/sysgenid/installed" >"$work/files"
+	echo "$system/usr/lib/sysgenid/installed" >>"$work/files"
+	while read -r file; do
+		# One that was changed here stays, beside the new one.
+		if [ -L "$file" ] || [ -e "$file.new" ]; then
+			continue
+		fi
+		synced=$(grep -nxF "sync $file.part" "$work/asked" | cut -d : -f 1 | tail -n 1)
+		moved=$(grep -nE "^mv -fT? $file.part $file\$" "$work/asked" | cut -d : -f 1)
+		directory=$(grep -n "^sync .*${file%/*}\( \|\$\)" "$work/asked" | cut -d : -f 1 | tail -n 1)
+		{ [ "${synced:-0}" -gt 0 ] && [ "${moved:-0}" -gt "$synced" ] && [ "${directory:-0}" -gt "$moved" ]; } ||
+			{ echo "# $file: on the disk at ${synced:-no time}, moved at ${moved:-no time}," \
+				"its directory at ${directory:-no time}"; return 1; }
+	done <"$work/files"
+}
+
 removes_what_it_made() {
 	units=$system/etc/systemd/system
 	mkdir "$units/sysgenid-changed.target.wants" "$units/sysgenid-ssh-host-keys-failed.target.wants"
@@ -181,6 +206,8 @@ keeps_what_was_changed
 result $? "configuration that was changed stays"
 replaces_an_earlier_version
 result $? "an earlier version is replaced"
+waits_for_the_disk
+result $? "a file is on the disk before it takes its place"
 removes_what_it_made
 result $? "make uninstall leaves nothing"
 leaves_what_it_did_not_make

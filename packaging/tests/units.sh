@@ -856,6 +856,23 @@ cold_clones_with_one_id() {
 	boots_as copy
 }
 
+# As QEMU has it without -uuid.
+cold_clones_without_a_uuid() {
+	uuid 0
+	vmgenid A
+	boots_as first && is note "$(cat "$root/$note")" "vmgenid 41414141414141414141414141414141" &&
+		boots_as same || return
+	vmgenid B
+	boots_as copy && served_as_copy && boots_as same || return
+	succeeds cold-clone template && boots_as copy && served_as_copy && boots_as same || return
+	# It gets one later.
+	uuid 1
+	boots_as same || return
+	vmgenid C
+	uuid 0
+	boots_as copy
+}
+
 # A clone that was resumed has its template's firmware until it boots.
 a_clone_that_boots_later() {
 	vmgenid A
@@ -959,6 +976,7 @@ test_of no_hooks_at_all "hooks: none"
 test_of cold_clones_of_a_template "cold clones: the first boot notes, a copy is served, and then no more"
 test_of no_cold_clones "cold clones: one ID that changes is none"
 test_of cold_clones_with_one_id "cold clones: with one ID"
+test_of cold_clones_without_a_uuid "cold clones: without a UUID"
 test_of a_clone_that_boots_later "cold clones: a clone that was resumed is none when it boots"
 test_of ids_that_are_none "cold clones: what many machines have is no ID"
 test_of a_prepared_template "cold clones: a template can be prepared"
