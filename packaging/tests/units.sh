@@ -776,6 +776,17 @@ hooks_that_others_can_write() {
 	fails hooks "$conf/changed.d" && said "changed.d: refused" && [ ! -e "$work/hooks" ]
 }
 
+# In a machine that has another one's disk.
+hooks_without_a_driver() {
+	with_hooks
+	rm "$root/dev/sysgenid"
+	because copied
+	hook 10-fails 3
+	hook 20-last 0
+	fails hooks "$conf/changed.d" && said "without a driver" &&
+		is hooks "$(tr '\n' ',' <"$work/hooks")" "10-fails  copied,20-last  copied,"
+}
+
 no_hooks_at_all() {
 	with_hooks
 	succeeds hooks "$conf/changed.d" && [ ! -s "$work/log" ]
@@ -972,6 +983,7 @@ test_of fence_of_another_server "fence: the administrator's own server"
 test_of fence_and_its_units "fence: raised by a failure, and only where that is enabled"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
+test_of hooks_without_a_driver "hooks: without a driver"
 test_of no_hooks_at_all "hooks: none"
 test_of cold_clones_of_a_template "cold clones: the first boot notes, a copy is served, and then no more"
 test_of no_cold_clones "cold clones: one ID that changes is none"
