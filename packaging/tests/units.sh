@@ -678,7 +678,11 @@ fence_on_a_disk_that_cannot_be_written() {
 	rm -rf "$root/var/lib/sysgenid"
 	: >"$root/var/lib/sysgenid"
 	succeeds ssh-fence raise && said "until the next boot only" && serves || return
-	succeeds ssh-fence replaced && serves ssh.service && [ ! -e "$root/run/sysgenid/ssh-fence" ]
+	succeeds ssh-fence replaced && serves ssh.service && [ ! -e "$root/run/sysgenid/ssh-fence" ] || return
+	# Nor removed: then all of it stays.
+	rm "$root/var/lib/sysgenid"
+	mkdir -p "$root/var/lib/sysgenid/ssh-fence/something"
+	succeeds ssh-fence raise && serves && fails ssh-fence replaced && fence_is up && serves
 }
 
 # The administrator's own server, by a link.
