@@ -856,6 +856,10 @@ def doctor_knows_the_units():
         check_equal(failed["found"], "a.service: failed (timeout)", "what was found")
         check_has(failed["advice"], "and then: systemctl restart a.service")
         systemd.units()
+        os.makedirs("/run/sysgenid")
+        with open("/run/sysgenid/ssh-fence", "wb"):
+            check_has(found(8)["found"], "the SSH server is kept from starting")
+        os.remove("/run/sysgenid/ssh-fence")
         check_has(found(8, wants="")["advice"], "systemctl enable sysgenid-clock.service ")
         open("/etc/sysgenid/no-template", "wb").close()
         try:

@@ -492,6 +492,94 @@ failures_are_reported()
 	logged "$HOOKS/20-fails: failed, exit status 3"
 }
 
+# --- The fence ---
+
+# Nothing serves SSH, and what is asked to does not start.
+is_fenced()
+{
+	for file in /run/sysgenid/ssh-fence /var/lib/sysgenid/ssh-fence; do
+		[ -e $file ] || { fail "there is no $file"; return; }
+	done
+	[ -z "$(served_keys)" ] || { fail "sshd serves $(served_keys)"; return; }
+	! systemctl start ssh.service 2>/dev/null || { fail "sshd was started"; return; }
+	[ -z "$(served_keys)" ] || fail "sshd serves $(served_keys)"
+}
+
+is_served_anew()
+{
+	for file in /run/sysgenid/ssh-fence /var/lib/sysgenid/ssh-fence; do
+		[ ! -e $file ] || { fail "there still is $file"; return; }
+	done
+	wait_until 60 serves_its_files || fail "sshd serves $(served_keys)"
+}
+
+# Whoever is logged in stays so. There is no PAM here, and so no session but a process of sshd's.
+log_in()
+{
+	sed -i 's,^\(root:.*:\)[^:]*$,\1/bin/sh,' /etc/passwd
+	echo "UsePAM no" >>/etc/ssh/sshd_config.d/test.conf
+	systemctl restart ssh.service || { fail "sshd does not start"; return; }
+	wait_until 60 serves_its_files || { fail "sshd serves $(served_keys)"; return; }
+	mkdir -p /root/.ssh
+	chmod 700 /root /root/.ssh
+	make_key ed25519 $DIR/id
+	cp $DIR/id.pub /root/.ssh/authorized_keys
+	rm -f $DIR/logged-in
+	ssh -n -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -i $DIR/id \
+		root@127.0.0.1 "touch $DIR/logged-in; sleep 1000" &
+	session=$!
+	wait_until 60 test -e $DIR/logged-in || fail "nobody can log in"
+}
+
+# A key cannot be replaced, and the administrator has chosen that those of the template are
+# not served then. A run that is skipped raises nothing and lifts nothing; one that succeeds lifts it.
+a_fence_until_the_keys_are_new()
+{
+	log_in || return
+	systemctl --quiet enable sysgenid-ssh-fence.service || { fail "it cannot be enabled"; return; }
+	mkdir -p /mnt/keys
+	mount -t tmpfs tmpfs /mnt/keys
+	make_key ed25519 /mnt/keys/last
+	mount -o remount,ro /mnt/keys
+	echo "HostKey /mnt/keys/last" >>/etc/ssh/sshd_config.d/test.conf
+	remember
+	change || return
+	is_served_anew || return
+	touch $CONF/identity-at-trigger
+	change || return
+	rm $CONF/identity-at-trigger
+	is_fenced || return
+	change || return
+	is_fenced || return
+	umount /mnt/keys
+	sed -i '$d' /etc/ssh/sshd_config.d/test.conf
+	take_journal
+	logged "SSH is not served here until sysgenid-ssh-host-keys.service has succeeded" || return
+	systemctl start sysgenid-ssh-host-keys.service || { fail "the keys are not replaced"; return; }
+	[ "$(files_of_keys)" != "$old_keys" ] || { fail "the keys are the old ones"; return; }
+	is_served_anew || return
+	kill -0 "$session" || fail "whoever was logged in is out"
+}
+
+# It has no time left; and the fence is lifted by hand.
+a_fence_when_time_is_up()
+{
+	mkdir -p /run/systemd/system/sysgenid-ssh-host-keys.service.d
+	printf '[Service]\nTimeoutStartSec=1\nExecStart=\nExecStart=sleep 1000\n' \
+		>/run/systemd/system/sysgenid-ssh-host-keys.service.d/test.conf
+	systemctl daemon-reload
+	! systemctl start sysgenid-ssh-host-keys.service 2>/dev/null || { fail "it has not failed"; return; }
+	wait_until 60 no_jobs || { fail "the fence is not raised"; return; }
+	rm -r /run/systemd/system/sysgenid-ssh-host-keys.service.d
+	systemctl daemon-reload
+	is_fenced || return
+	/usr/lib/sysgenid/ssh-fence lift >/dev/null || { fail "it cannot be lifted"; return; }
+	systemctl reset-failed sysgenid-ssh-host-keys.service
+	systemctl --quiet disable sysgenid-ssh-fence.service
+	is_served_anew || return
+	kill "$session"
+}
+
 # The disk is another machine's, by the note on it: it gets an identity, once. What is asked for at boot
 # is asked for here.
 a_copy_is_served()
@@ -624,7 +712,8 @@ fi
 run_tests module_was_loaded_by_udev modes units_and_rules_are_well_formed nothing_is_enabled \
 	each_change_is_served rapid_changes another_uevent_is_no_change \
 	a_change_that_udev_missed everything_is_set_up an_overseer_changes_no_identity \
-	who_waits_is_told_of_all failures_are_reported a_copy_is_served
+	who_waits_is_told_of_all failures_are_reported a_fence_until_the_keys_are_new \
+	a_fence_when_time_is_up a_copy_is_served
 status=$?
 
 rm $HOOKS/20-fails

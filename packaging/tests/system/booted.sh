@@ -44,7 +44,7 @@ system_waits_for_changes() {
 }
 
 nothing_else_is_enabled() {
-	for unit in clock cold-clone cold-clone-note dhcp hooks machine-id ssh-host-keys; do
+	for unit in clock cold-clone cold-clone-note dhcp hooks machine-id ssh-fence ssh-host-keys; do
 		case " $enabled " in
 		*" $unit "*) state=enabled ;;
 		*) state=disabled ;;

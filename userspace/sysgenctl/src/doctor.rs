@@ -344,6 +344,13 @@ fn units(units: &Units, device_is_well: bool, keeps_identity: bool) -> Finding {
             "install them (with make install, or the package sysgenid)",
         );
     }
+    if units.fenced {
+        return SUBJECT.fault(
+            "the SSH server is kept from starting, for its host keys were not replaced",
+            "journalctl --merge -b -u sysgenid-ssh-host-keys.service says why; and then: systemctl \
+             restart sysgenid-ssh-host-keys.service",
+        );
+    }
     if let [first, ..] = &*units.failed {
         let failed: Vec<_> = units.failed.iter().map(ToString::to_string).collect();
         return SUBJECT.fault(
@@ -702,6 +709,7 @@ mod tests {
             enabled: clock(),
             masked: Vec::new(),
             failed: Vec::new(),
+            fenced: false,
         };
         let ok = "systemd waits for a change; enabled: sysgenid-clock.service";
         assert_eq!(units(&well(), true, false), Subject::Units.ok(ok));
@@ -721,6 +729,10 @@ mod tests {
         };
         let failed = Units {
             failed: vec![unit("a.service", Result::Failed, Some("timeout"))],
+            ..well()
+        };
+        let fenced = Units {
+            fenced: true,
             ..well()
         };
         let none = Units {
@@ -759,6 +771,7 @@ mod tests {
             said,
             "systemctl restart a.service",
         );
+        check(&fenced, true, false, fault, "the SSH server", "host-keys");
         check(
             &none,
             true,

@@ -34,6 +34,9 @@ const SERVED: &str = "/run/sysgenid/served";
 const ASKED: &str = "/run/sysgenid-changed";
 /// Another file for each instance of the driver.
 const INSTANCE: &str = "/sys/class/misc/sysgenid";
+/// There while sysgenid-ssh-fence.service keeps the SSH server from starting: until the next boot, and
+/// beyond.
+const FENCE: [&str; 2] = ["/run/sysgenid/ssh-fence", "/var/lib/sysgenid/ssh-fence"];
 /// By it the administrator says that this machine keeps its identity.
 pub const NO_TEMPLATE: &str = "/etc/sysgenid/no-template";
 
@@ -288,6 +291,8 @@ pub struct Units {
     pub masked: Vec<String>,
     /// Which have failed.
     pub failed: Vec<Unit>,
+    /// The SSH server is kept from starting, for its host keys were not replaced.
+    pub fenced: bool,
 }
 
 impl Units {
@@ -305,6 +310,7 @@ impl Units {
             all.extend([PATH, STARTED].map(str::to_owned));
             units.failed = Unit::show(&all);
             units.failed.retain(|unit| unit.result == Result::Failed);
+            units.fenced = FENCE.iter().any(|path| Path::new(path).exists());
             units
         })
     }
@@ -329,6 +335,7 @@ impl Units {
             enabled: in_state("enabled"),
             masked: in_state("masked"),
             failed: Vec::new(),
+            fenced: false,
         }
     }
 }
@@ -522,6 +529,7 @@ pub mod tests {
             enabled: vec!["sysgenid-machine-id.service".into()],
             masked: vec!["sysgenid-dhcp.service".into()],
             failed: Vec::new(),
+            fenced: false,
         };
         assert_eq!(Units::from("active\n", list), expected);
         let nothing = Units {
@@ -530,6 +538,7 @@ pub mod tests {
             enabled: Vec::new(),
             masked: Vec::new(),
             failed: Vec::new(),
+            fenced: false,
         };
         assert_eq!(Units::from("inactive\n", ""), nothing);
         assert_eq!(Units::from("", ""), nothing);
