@@ -42,12 +42,12 @@ const LABEL: &str = "sysgenid-lab";
 /// /run itself may have nothing in it that is executed; what is mounted below it may.
 const UNITS: [(&str, &str); 3] = [
     (
-        "extra-unit.run-sysgenid.mount",
+        "extra-unit.run-labdisk.mount",
         "[Unit]
 Description=The lab's disk
 [Mount]
 What=/dev/disk/by-label/sysgenid-lab
-Where=/run/sysgenid
+Where=/run/labdisk
 Type=ext4
 Options=ro
 ",
@@ -56,11 +56,11 @@ Options=ro
         "extra-unit.sysgenid-lab.service",
         "[Unit]
 Description=The lab's command
-RequiresMountsFor=/run/sysgenid
+RequiresMountsFor=/run/labdisk
 BindsTo=dev-virtio\\x2dports-sysgenid.lab.device
 After=dev-virtio\\x2dports-sysgenid.lab.device
 [Service]
-ExecStart=/run/sysgenid/init beside-systemd
+ExecStart=/run/labdisk/init beside-systemd
 StandardOutput=journal+console
 TasksMax=infinity
 OOMPolicy=continue
