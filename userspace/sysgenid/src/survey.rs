@@ -187,14 +187,20 @@ impl SurveyEntry {
 fn watchers_of(process: &Path) -> io::Result<Vec<(u32, Status)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(process.join("fd"))?.flatten() {
-        // Sockets, pipes and the like have no path.
-        let is_file = fs::read_link(entry.path()).is_ok_and(|target| target.is_absolute());
+        // Whose directory can be listed can still be closed to us: root is not allowed everything.
+        let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         let name = entry.file_name();
-        let Some(fd) = name.to_str().filter(|_| is_file) else {
-            continue;
+        let fd = match (fs::read_link(entry.path()), name.to_str()) {
+            // Sockets, pipes and the like have no path.
+            (Ok(target), Some(fd)) if target.is_absolute() => fd,
+            (Err(error), _) if is_denied(&error) => return Err(error),
+            _ => continue,
         };
-        let Ok(text) = fs::read_to_string(process.join("fdinfo").join(fd)) else {
-            continue;
+        let text = match fs::read_to_string(process.join("fdinfo").join(fd)) {
+            Ok(text) => text,
+            Err(error) if is_denied(&error) => return Err(error),
+            // It was closed while we looked.
+            Err(_) => continue,
         };
         if let (Ok(fd), Ok(status)) = (fd.parse(), Status::parse(&text)) {
             found.push((fd, status));
