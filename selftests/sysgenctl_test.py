@@ -10,6 +10,7 @@ pages in /usr/share/man. The module is loaded anew now and then.
 """
 
 import contextlib
+import ctypes
 import datetime
 import fcntl
 import glob
@@ -558,9 +559,18 @@ def a_failed_post_thaws_what_it_can():
     ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
     check_has(ended.err, "the hook b failed: all others were run")
     check_equal([name for name, _ in logged()], ["1", "c", "b", "a"], "the log")
-    check(os.path.exists(STATE), "the note is gone")
+    check(not os.path.exists(STATE), "the note is still there")
     make_hook(f"{HOOKS}/post.d", "b", "")
     check_has(sysgenctl("snapshot-hooks", "post", *SNAPSHOT).out, "thawed by 3 hooks")
+    # A directory whose hooks may not be run is as one that fails.
+    with_hooks({"1": ""}, {"a": ""}, {"x": ""})
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    for name in "pre.d", "post.d":
+        os.chmod(f"{HOOKS}/{name}", 0o777)
+    ended = sysgenctl("snapshot-hooks", "post", *SNAPSHOT, status=6)
+    check_has(ended.err, "the hook post.d failed")
+    check_has(ended.out, "post.d  not run: no hook of ", "others than its owner can write it")
+    check_equal(logged(), [["1", "pre"], ["x", "thaw"]], "the log")
 
 
 def what_is_noted_by_others_keeps_nobody_from_thawing():
@@ -607,9 +617,25 @@ def standard_output_stops_nothing():
         ended = subprocess.run(command, stdout=report, timeout=60, env=stuck, check=False)
         check_equal((ended.returncode, read("/tmp/report")), (0, ""), "what is told")
         os.kill(int(read("/tmp/stuck.pid")), signal.SIGKILL)
+        os.remove(STATE)
         subprocess.run(command, stdout=report, timeout=60, check=True)
         check_has(read("/tmp/report"), "quiesced by 2 hooks\n")
+        os.remove(STATE)
+        # A signal that comes meanwhile is from somebody who thinks that nothing is quiesced.
+        os.remove("/tmp/stuck.pid")
+        with subprocess.Popen(command, stdout=report, stderr=subprocess.PIPE, env=stuck) as running:
+            until("who writes", lambda: read("/tmp/stuck.pid").strip())
+            running.send_signal(signal.SIGTERM)
+            _, err = running.communicate(timeout=60)
+        check_equal(running.returncode, 9, "the exit status")
+        check_has(err.decode(), "take no snapshot: signal 15", "the system was thawed again")
+        check_equal(logged()[-1], ["a", "undo"], "the log")
     shutil.rmtree("/tmp/stuck")
+    # Whoever reads what it says only when it has ended.
+    with_hooks({"1": "yes | head -c 60000", "2": "yes | head -c 60000"}, {})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        check_equal(running.wait(timeout=60), 0, "the exit status")
+        check_has(running.stdout.read(), "quiesced by 2 hooks\n")
 
 
 def a_signal_undoes_all():
@@ -640,6 +666,11 @@ def a_hook_has_a_limit():
         ended = sysgenctl("snapshot-hooks", "pre", option, "1s", *SNAPSHOT, status=6)
         check_has(ended.out, "1  failed after ", "not done after 1s, and made to end\n")
         check_equal(logged(), [["1", "pre"], ["a", "undo"]], "the log")
+    # One that thaws is run, whatever the others have taken.
+    with_hooks({"1": "exit 1"}, {"a": "echo late >>/tmp/log"}, {"x": "sleep 2", "y": "sleep 2"})
+    sysgenctl("snapshot-hooks", "pre", "--hooks-timeout", "1s", *SNAPSHOT, status=6)
+    ran = [["1", "pre"], ["y", "undo"], ["x", "undo"], ["a", "undo"], ["late"]]
+    check_equal(logged(), ran, "the log")
 
 
 def one_run_at_a_time():
@@ -652,6 +683,37 @@ def one_run_at_a_time():
             check_has(ended.err, f"is running (process {running.pid}): it holds {STATE}.lock")
         running.send_signal(signal.SIGTERM)
         check_equal(running.wait(timeout=60), 9, "the exit status")
+    # Nobody else can hold it.
+    check_equal(os.stat(f"{STATE}.lock").st_mode & 0o777, 0o600, "the mode of the lock")
+
+
+def what_is_quiesced_stays_so():
+    """Nobody thaws it but post: not another one's pre that fails."""
+    with_hooks({"1": ""}, {"a": ""})
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    make_hook(f"{HOOKS}/pre.d", "1", "exit 1")
+    ended = sysgenctl("snapshot-hooks", "pre", *SNAPSHOT, status=1)
+    check_has(ended.err, f"the system is quiesced already, as {STATE} notes")
+    check_equal(logged(), [["1", "pre"]], "the log")
+    sysgenctl("snapshot-hooks", "post", *SNAPSHOT)
+    make_hook(f"{HOOKS}/pre.d", "1", "")
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+
+
+def what_was_looked_at_is_run():
+    """Wherever a link leads then that somebody else can turn."""
+    with_hooks({"1": "ln -sfn /tmp/theirs /tmp/app/current"}, {"a": ""})
+    for name in "ours", "theirs":
+        make_hook(f"/tmp/{name}", "hook", f"echo {name} >>/tmp/log")
+    os.makedirs("/tmp/app")
+    os.symlink("/tmp/ours", "/tmp/app/current")
+    os.chown("/tmp/app", 65534, 65534)
+    os.symlink("/tmp/app/current/hook", f"{HOOKS}/pre.d/2")
+    sysgenctl("snapshot-hooks", "pre", *SNAPSHOT)
+    check_equal(os.readlink("/tmp/app/current"), "/tmp/theirs", "the link")
+    check_equal(logged()[1:], [["ours"]], "the log")
+    for name in "ours", "theirs", "app":
+        shutil.rmtree(f"/tmp/{name}")
 
 
 def post_waits_for_watchers():
@@ -685,6 +747,13 @@ def post_gives_programs_what_they_need():
     os.remove("/tmp/thawed")
 
 
+def become_blind():
+    """Makes this process one that cannot look into those of others, when it runs a program."""
+    pr_capbset_drop, cap_sys_ptrace = 24, 19
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_capbset_drop, cap_sys_ptrace, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
 def post_can_leave_out_the_unprivileged():
     """Anybody can track and never acknowledge."""
     with_hooks({}, {"a": ""})
@@ -702,6 +771,14 @@ def post_can_leave_out_the_unprivileged():
         with Watcher(tracked=True):
             sysgenctl("trigger")
             sysgenctl("snapshot-hooks", "post", *privileged, *SNAPSHOT, status=3)
+    # What cannot be looked at could be root's.
+    with_hooks({}, {"a": ""})
+    with Background("watch", "--track", "--exec", "false", nobody=True) as watch:
+        sysgenctl("trigger")
+        until("the failure", lambda: "stays outdated" in watch.said())
+        command = ["sysgenctl", "snapshot-hooks", "post", *privileged, *SNAPSHOT]
+        ended = subprocess.run(command, check=False, preexec_fn=become_blind)
+        check_equal(ended.returncode, 3, "the exit status")
     wrong = (*privileged, "--user", "no-such-user")
     ended = sysgenctl("snapshot-hooks", "post", *wrong, *SNAPSHOT, status=1)
     check_has(ended.err, "there is no user no-such-user")
@@ -717,21 +794,23 @@ class Systemd:
     """In the place of the real one, which another guest has: as much of it as is asked."""
 
     PLACE = "/tmp/systemd"
-    PROGRAM = f"""
+    PROGRAM = """
+! [ -e {PLACE}/broken ] || { echo "no answer" >&2; exit 1; }
 case "$*" in
 *--property=Wants*) cat {PLACE}/wants ;;
-"is-active sysgenid-changed.path") cat {PLACE}/path ;;
+"is-active -- sysgenid-changed.path") cat {PLACE}/path ;;
 is-active*) cat {PLACE}/run ;;
 *list-unit-files*) cat {PLACE}/files ;;
 show*) cat {PLACE}/units ;;
 *) exit 1 ;;
-esac"""
+esac""".replace("{PLACE}", PLACE)
 
     def __enter__(self):
         os.makedirs("/run/systemd/system")
         os.makedirs(self.PLACE)
         make_hook("/usr/local/bin", "systemctl", self.PROGRAM)
-        self.says(wants="a.service b.service", path="active", run="inactive")
+        self.says(wants="a.service b.service", path="active")
+        self.runs("inactive")
         self.says(files="sysgenid-changed.path static -\nsysgenid-dhcp.service disabled -")
         self.units(a="inactive success", b="inactive success")
         return self
@@ -748,6 +827,10 @@ esac"""
             with open(f"{self.PLACE}/{name}", "w", encoding="utf-8") as file:
                 file.write(f"{word}\n")
 
+    def runs(self, state):
+        """What has been started for a change, and the target."""
+        self.says(run=f"{state}\ninactive")
+
     def units(self, **states):
         """The states and results of units."""
         blocks = []
@@ -755,7 +838,8 @@ esac"""
             active, result = state.split()
             blocks.append(
                 f"Result={result}\nId={name}.service\nLoadState=loaded\n"
-                f"ActiveState={active}\nConditionResult=yes\n"
+                f"ActiveState={active}\nConditionResult=yes\nAssertResult=yes\n"
+                "ConditionTimestampMonotonic=7\n"
             )
         self.says(units="\n".join(blocks))
 
@@ -777,8 +861,14 @@ def what_follows_a_change_is_waited_for():
                 # Whoever is asked to look has not done so.
                 lambda: None,
                 lambda: (open("/run/sysgenid-changed", "wb").close(), systemd.serves()),
-                lambda: (systemd.says(run="activating"), os.remove("/run/sysgenid-changed")),
-                lambda: (systemd.units(a="activating success"), systemd.says(run="inactive")),
+                lambda: (systemd.runs("activating"), os.remove("/run/sysgenid-changed")),
+                # As when it is executed anew.
+                lambda: systemd.says(broken=""),
+                lambda: (
+                    systemd.units(a="activating success"),
+                    systemd.runs("inactive"),
+                    os.remove(f"{systemd.PLACE}/broken"),
+                ),
             ):
                 change()
                 time.sleep(1)
@@ -787,6 +877,22 @@ def what_follows_a_change_is_waited_for():
             out, _ = waiting.communicate(timeout=60)
             check_equal(waiting.returncode, 0, "the exit status")
             check_has(out, "a.service: done\n", "b.service: skipped (it says that it is not due)")
+        # Whoever waits for units waits for the watchers of a change that comes meanwhile.
+        sysgenctl("trigger")
+        with Watcher(tracked=True) as watcher, subprocess.Popen(["sysgenctl", "wait"]) as waiting:
+            sysgenctl("trigger")
+            watcher.ack()
+            time.sleep(1)
+            sysgenctl("trigger")
+            systemd.serves()
+            time.sleep(1)
+            check_equal(waiting.poll(), None, "the exit status of who waits")
+            watcher.ack()
+            check_equal(waiting.wait(timeout=60), 0, "the exit status")
+        systemd.says(broken="")
+        ended = sysgenctl("wait", "--timeout", "1s", status=3)
+        check_has(ended.err, "systemd does not say how far", "exit status 1: no answer")
+        os.remove(f"{systemd.PLACE}/broken")
         # Of another driver than the one that was served last, nothing has been served.
         reload()
         sysgenctl("wait")
@@ -860,6 +966,8 @@ def doctor_knows_the_units():
         with open("/run/sysgenid/ssh-fence", "wb"):
             check_has(found(8)["found"], "the SSH server is kept from starting")
         os.remove("/run/sysgenid/ssh-fence")
+        check_has(found(8, broken="")["found"], "systemd does not answer")
+        os.remove(f"{systemd.PLACE}/broken")
         check_has(found(8, wants="")["advice"], "systemctl enable sysgenid-clock.service ")
         open("/etc/sysgenid/no-template", "wb").close()
         try:
@@ -1756,6 +1864,8 @@ run_tests(
         a_signal_undoes_all,
         a_hook_has_a_limit,
         one_run_at_a_time,
+        what_is_quiesced_stays_so,
+        what_was_looked_at_is_run,
         post_waits_for_watchers,
         post_gives_programs_what_they_need,
         post_can_leave_out_the_unprivileged,

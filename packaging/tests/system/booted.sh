@@ -74,6 +74,8 @@ doctor_is_content() {
 	fi
 	units=
 	for unit in $enabled; do
+		# This one follows the boot.
+		[ "$unit" != cold-clone ] || continue
 		units="$units${units:+, }sysgenid-$unit.service"
 	done
 	doctor_says 0 "$@" "this system is ready for clones" "waits for a change; enabled: $units"

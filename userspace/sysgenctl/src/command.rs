@@ -30,8 +30,13 @@ pub enum End {
         /// Whether it has ended.
         was_ended: bool,
     },
-    /// This signal came for us, and it was made to end.
-    Interrupted(i32),
+    /// A signal came for us, and it was made to end, or could not be.
+    Interrupted {
+        /// The signal.
+        signal: i32,
+        /// Whether it has ended.
+        was_ended: bool,
+    },
 }
 
 /// The same, for programs.
@@ -68,6 +73,20 @@ impl End {
         }
     }
 
+    /// Whether something of it may still run that was to end.
+    pub fn lives_on(&self) -> bool {
+        matches!(
+            self,
+            Self::TimedOut {
+                was_ended: false,
+                ..
+            } | Self::Interrupted {
+                was_ended: false,
+                ..
+            }
+        )
+    }
+
     /// Whether it succeeded.
     pub fn succeeded(&self) -> bool {
         *self == Self::Exited(0)
@@ -79,7 +98,9 @@ impl End {
             Self::Exited(status) => (Some(*status), None, None),
             Self::Killed(signal) => (None, Some(*signal), None),
             Self::NotStarted(error) => (None, None, Some(error.clone())),
-            Self::TimedOut { .. } | Self::Interrupted(_) => (None, None, Some(self.to_string())),
+            Self::TimedOut { .. } | Self::Interrupted { .. } => {
+                (None, None, Some(self.to_string()))
+            }
         };
         Ended {
             succeeded: self.succeeded(),
@@ -99,15 +120,20 @@ impl Display for End {
             Self::NotStarted(error) => write!(f, "cannot be started: {error}"),
             Self::TimedOut { limit, was_ended } => {
                 let limit = humantime::format_duration(*limit);
-                write!(f, "not done after {limit}, and ")?;
-                f.write_str(if *was_ended {
-                    "made to end"
-                } else {
-                    "the kernel does not let it end"
-                })
+                write!(f, "not done after {limit}, and {}", end_of(*was_ended))
             }
-            Self::Interrupted(signal) => write!(f, "made to end, for signal {signal} has come"),
+            Self::Interrupted { signal, was_ended } => {
+                write!(f, "signal {signal} has come, and {}", end_of(*was_ended))
+            }
         }
+    }
+}
+
+fn end_of(was_ended: bool) -> &'static str {
+    if was_ended {
+        "made to end"
+    } else {
+        "the kernel does not let all of it end"
     }
 }
 

@@ -15,6 +15,11 @@ impl Deadline {
         Self(limit.and_then(|limit| Instant::now().checked_add(limit)))
     }
 
+    /// As much later.
+    pub fn later(self, by: Duration) -> Self {
+        Self(self.0.and_then(|end| end.checked_add(by)))
+    }
+
     /// What is left, and a `slice` of it at most.
     pub fn slice(&self, slice: Duration) -> Duration {
         self.0.map_or(slice, |end| {
@@ -43,6 +48,7 @@ mod tests {
         let over = Deadline::after(Some(Duration::ZERO));
         assert_eq!(over.slice(second), Duration::ZERO);
         assert!(over.is_over());
+        assert!(!over.later(second).is_over());
         let hour = Deadline::after(Some(3600 * second));
         assert_eq!(hour.slice(second), second);
         assert!(hour.slice(7200 * second) <= 3600 * second);

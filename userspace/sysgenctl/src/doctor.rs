@@ -161,10 +161,17 @@ pub fn run(output: Output) -> Result<(), Failure> {
     ];
     let found = Units::find();
     findings.push(rule(&Rule::find(), found.is_some()));
-    findings.push(found.map_or_else(no_units, |found| {
-        let keeps_identity = Path::new(NO_TEMPLATE).exists();
-        units(&found, device.is_ok(), keeps_identity)
-    }));
+    findings.push(match found {
+        None => no_units(),
+        Some(Err(why)) => Subject::Units.fault(
+            format!("systemd does not answer ({why})"),
+            "look whether it runs: systemctl is-system-running",
+        ),
+        Some(Ok(found)) => {
+            let keeps_identity = Path::new(NO_TEMPLATE).exists();
+            units(&found, device.is_ok(), keeps_identity)
+        }
+    });
     findings.extend(openssl());
     let report = Report::new(findings);
     output.show(&report)?;

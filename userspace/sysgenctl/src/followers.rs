@@ -9,15 +9,19 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use serde::Serialize;
 use sysgenid::Overseer;
 
+use crate::command::End;
 use crate::deadline::Deadline;
 use crate::exit::Failure;
+use crate::output::plain;
+use crate::supervised::Limits;
+use crate::supervised::Supervisor;
 
 /// What waits for a change, what that starts, and what that one does.
 const PATH: &str = "sysgenid-changed.path";
@@ -40,8 +44,27 @@ const FENCE: [&str; 2] = ["/run/sysgenid/ssh-fence", "/var/lib/sysgenid/ssh-fenc
 /// By it the administrator says that this machine keeps its identity.
 pub const NO_TEMPLATE: &str = "/etc/sysgenid/no-template";
 
-/// How often systemd is asked.
+/// How often systemd is asked, and how long it may take for an answer.
 const NAP: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long it is asked again where it does not answer: it may be being executed anew.
+const SILENCE: Duration = Duration::from_secs(30);
+/// For how long nobody may wait for a change: early in a boot, that is to come.
+const EARLY: Duration = Duration::from_secs(5);
+
+/// What `systemctl is-active` says.
+const STATES: [&str; 8] = [
+    "active",
+    "reloading",
+    "inactive",
+    "failed",
+    "activating",
+    "deactivating",
+    "maintenance",
+    "refreshing",
+];
+/// Those from which a unit goes on by itself.
+const PASSING: [&str; 4] = ["activating", "deactivating", "reloading", "refreshing"];
 
 /// How a unit has ended that follows a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,19 +100,38 @@ impl Unit {
             values.next().unwrap_or_default()
         };
         let name = value("Id").to_owned();
-        let (result, reason) = match (value("LoadState"), value("ActiveState"), value("Result")) {
-            ("loaded", "activating" | "deactivating" | "reloading", _) => (Result::Running, None),
-            ("loaded", "failed", how) => (Result::Failed, Some(how.to_owned())),
-            ("loaded", _, "exec-condition") => {
-                (Result::Skipped, Some("it says that it is not due".into()))
-            }
-            ("loaded", _, _) if value("ConditionResult") == "no" => {
-                let why = "a condition of its file does not hold";
-                (Result::Skipped, Some(why.into()))
-            }
-            ("loaded", _, _) => (Result::Done, None),
-            (state, _, _) => (Result::Skipped, Some(state.to_owned())),
+        let is_no = |key| value(key) == "no";
+        // Before the first start, all of these are "no".
+        let was_started = !matches!(value("ConditionTimestampMonotonic"), "" | "0");
+        let (load, active, how) = (value("LoadState"), value("ActiveState"), value("Result"));
+        let (result, reason) = if load == "masked" {
+            (Result::Skipped, Some(load))
+        } else if load != "loaded" {
+            (Result::Failed, Some(load))
+        } else if PASSING.contains(&active) || !value("Job").is_empty() {
+            (Result::Running, None)
+        } else if !was_started {
+            (Result::Skipped, Some("it was not started since the boot"))
+        } else if active != "failed" && how == "exec-condition" {
+            // Which says that a condition does not hold as well.
+            (Result::Skipped, Some("it says that it is not due"))
+        } else if is_no("ConditionResult") {
+            // It may have failed before, and is still said to have.
+            (
+                Result::Skipped,
+                Some("a condition of its file does not hold"),
+            )
+        } else if is_no("AssertResult") {
+            (
+                Result::Failed,
+                Some("an assertion of its file does not hold"),
+            )
+        } else if active == "failed" {
+            (Result::Failed, Some(how))
+        } else {
+            (Result::Done, None)
         };
+        let reason = reason.map(str::to_owned);
         (!name.is_empty()).then_some(Self {
             name,
             result,
@@ -102,18 +144,19 @@ impl Unit {
     }
 
     /// Asks systemd for them.
-    fn show(units: &[String]) -> Vec<Self> {
+    fn show(units: &[String]) -> Answer<Vec<Self>> {
         if units.is_empty() {
             // It would tell of systemd itself.
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let properties = "--property=Id,LoadState,ActiveState,Result,ConditionResult";
+        let properties = "--property=Id,LoadState,ActiveState,Result,Job,ConditionResult,\
+                          ConditionTimestampMonotonic,AssertResult";
         let units = units.iter().map(String::as_str);
         let arguments: Vec<_> = ["show", properties, "--"]
             .into_iter()
             .chain(units)
             .collect();
-        Self::all(&systemctl(&arguments))
+        Ok(Self::all(&systemctl(&arguments)?))
     }
 }
 
@@ -133,6 +176,9 @@ impl Display for Unit {
     }
 }
 
+/// What systemd answers, or why it does not.
+type Answer<T> = std::result::Result<T, String>;
+
 /// How far that is which follows a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -140,6 +186,8 @@ enum Stage {
     Nobody(Option<String>),
     /// Nobody begins it.
     Stuck,
+    /// systemd does not say, for this reason.
+    Unknown(String),
     /// It is to begin, or goes on.
     GoesOn,
     /// It has ended.
@@ -147,22 +195,31 @@ enum Stage {
 }
 
 impl Stage {
-    fn now(overseer: &Overseer) -> std::result::Result<Self, Failure> {
-        let epoch = overseer.status()?.epoch();
+    fn now(epoch: u64) -> Answer<Self> {
         let instance = fs::metadata(INSTANCE).map(|metadata| metadata.ino()).ok();
         let served = fs::read_to_string(SERVED).unwrap_or_default();
         Ok(
             if is_due(&served, instance, epoch) || Path::new(ASKED).exists() {
-                match systemctl(&["is-active", PATH]).trim() {
-                    "active" => Self::GoesOn,
+                match &*states(&[PATH])? {
+                    [state] if state == "active" => Self::GoesOn,
                     _ => Self::Stuck,
                 }
-            } else if runs() {
+            } else if runs()? {
                 Self::GoesOn
             } else {
                 Self::Over
             },
         )
+    }
+
+    /// For how long it has to be so before it is believed. `None` if it does not stay.
+    fn is_known_after(&self) -> Option<Duration> {
+        match self {
+            Self::Nobody(_) | Self::Over => Some(Duration::ZERO),
+            Self::Stuck => Some(EARLY),
+            Self::Unknown(_) => Some(SILENCE),
+            Self::GoesOn => None,
+        }
     }
 }
 
@@ -184,7 +241,28 @@ impl Followers {
         if !Path::new(SYSTEMD).exists() {
             return Ok(Self::nobody(None));
         }
-        let wanted = wanted();
+        let mut since = Instant::now();
+        let mut before = None;
+        loop {
+            let epoch = overseer.status()?.epoch();
+            let now = Self::now(epoch).unwrap_or_else(|why| Self {
+                stage: Stage::Unknown(why),
+                units: None,
+            });
+            let known_after = now.stage.is_known_after();
+            if known_after != before {
+                (since, before) = (Instant::now(), known_after);
+            }
+            let is_known = known_after.is_some_and(|after| since.elapsed() >= after);
+            if is_known || deadline.is_over() || is_over() {
+                return Ok(now);
+            }
+            thread::sleep(deadline.slice(NAP));
+        }
+    }
+
+    fn now(epoch: u64) -> Answer<Self> {
+        let wanted = wanted()?;
         if wanted.is_empty() {
             let why = format!("{TARGET} wants no unit: nothing follows a change by itself");
             return Ok(Self::nobody(Some(why)));
@@ -194,23 +272,15 @@ impl Followers {
             let why = format!("this runs in {unit}, which follows the change itself");
             return Ok(Self::nobody(Some(why)));
         }
-        loop {
-            let mut stage = Stage::now(overseer)?;
-            let is_over = deadline.is_over() || is_over();
-            if stage != Stage::GoesOn || is_over {
-                let units = Unit::show(&wanted);
-                if units.iter().any(|unit| unit.result == Result::Running) {
-                    stage = Stage::GoesOn;
-                }
-                if stage != Stage::GoesOn || is_over {
-                    return Ok(Self {
-                        stage,
-                        units: Some(units),
-                    });
-                }
-            }
-            thread::sleep(deadline.slice(NAP));
+        let mut stage = Stage::now(epoch)?;
+        let units = Unit::show(&wanted)?;
+        if stage == Stage::Over && units.iter().any(|unit| unit.result == Result::Running) {
+            stage = Stage::GoesOn;
         }
+        Ok(Self {
+            stage,
+            units: Some(units),
+        })
     }
 
     fn nobody(why: Option<String>) -> Self {
@@ -222,8 +292,15 @@ impl Followers {
 
     /// A failure if the time was over before they had ended.
     pub fn in_time(&self, timeout: Option<Duration>) -> std::result::Result<(), Failure> {
-        if self.stage != Stage::GoesOn {
-            return Ok(());
+        match &self.stage {
+            Stage::GoesOn => {}
+            Stage::Unknown(why) => {
+                return Err(Failure::TimedOut(format!(
+                    "systemd does not say how far that is which follows the change ({why}); \
+                     --no-units does not ask it"
+                )));
+            }
+            _ => return Ok(()),
         }
         let running = self.names(Result::Running);
         Err(Failure::TimedOut(format!(
@@ -285,7 +362,7 @@ pub struct Units {
     pub installed: bool,
     /// systemd waits for a change.
     pub waits: bool,
-    /// Which of them are enabled.
+    /// Which units follow a change: those of them that are enabled, and others.
     pub enabled: Vec<String>,
     /// Which of them somebody has masked, who does not want them.
     pub masked: Vec<String>,
@@ -297,25 +374,22 @@ pub struct Units {
 
 impl Units {
     /// Asks systemd, if it runs this system.
-    pub fn find() -> Option<Self> {
+    pub fn find() -> Option<Answer<Self>> {
         Path::new(SYSTEMD).exists().then(|| {
-            let list = systemctl(&["--no-legend", "--plain", "list-unit-files", PATH, PACKAGED]);
-            let mut units = Self::from(&systemctl(&["is-active", PATH]), &list);
-            let mut all = wanted();
-            all.extend(units.enabled.iter().cloned());
-            all.sort_unstable();
-            all.dedup();
-            // What others want to follow a change is as good as what comes along.
-            units.enabled.clone_from(&all);
+            let list = systemctl(&["--no-legend", "--plain", "list-unit-files", PATH, PACKAGED])?;
+            let mut units = Self::from(&states(&[PATH])?, &list);
+            units.enabled = wanted()?;
+            units.enabled.sort_unstable();
+            let mut all = units.enabled.clone();
             all.extend([PATH, STARTED].map(str::to_owned));
-            units.failed = Unit::show(&all);
+            units.failed = Unit::show(&all)?;
             units.failed.retain(|unit| unit.result == Result::Failed);
             units.fenced = FENCE.iter().any(|path| Path::new(path).exists());
-            units
+            Ok(units)
         })
     }
 
-    fn from(state: &str, list: &str) -> Self {
+    fn from(states: &[String], list: &str) -> Self {
         let units: Vec<_> = list
             .lines()
             .filter_map(|line| {
@@ -323,17 +397,14 @@ impl Units {
                 Some((words.next()?, words.next()?))
             })
             .collect();
-        let in_state = |wanted: &str| {
-            let units = units.iter().filter(|(name, state)| {
-                name.ends_with(".service") && *name != STARTED && *state == wanted
-            });
-            units.map(|(name, _)| (*name).to_owned()).collect()
-        };
+        let masked = units
+            .iter()
+            .filter(|(name, state)| name.ends_with(".service") && *state == "masked");
         Self {
             installed: units.iter().any(|(name, _)| *name == PATH),
-            waits: state.trim() == "active",
-            enabled: in_state("enabled"),
-            masked: in_state("masked"),
+            waits: matches!(states, [state] if state == "active"),
+            enabled: Vec::new(),
+            masked: masked.map(|(name, _)| (*name).to_owned()).collect(),
             failed: Vec::new(),
             fenced: false,
         }
@@ -354,16 +425,29 @@ fn is_due(served: &str, instance: Option<u64>, epoch: u64) -> bool {
 }
 
 /// What the target wants.
-fn wanted() -> Vec<String> {
-    let said = systemctl(&["show", "--value", "--property=Wants", TARGET]);
-    said.split_whitespace().map(str::to_owned).collect()
+fn wanted() -> Answer<Vec<String>> {
+    let said = systemctl(&["show", "--value", "--property=Wants", TARGET])?;
+    Ok(said.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Whether a run goes on.
-fn runs() -> bool {
-    let said = systemctl(&["is-active", STARTED, TARGET]);
-    said.lines()
-        .any(|state| matches!(state, "activating" | "deactivating" | "reloading"))
+fn runs() -> Answer<bool> {
+    let states = states(&[STARTED, TARGET])?;
+    Ok(states.iter().any(|state| PASSING.contains(&&**state)))
+}
+
+/// The states of units. Only if all are active, systemctl succeeds.
+fn states(units: &[&str]) -> Answer<Vec<String>> {
+    let (end, said) = ask(&[&["is-active", "--"], units].concat());
+    let states: Vec<_> = said.lines().map(str::to_owned).collect();
+    if states.len() == units.len() && states.iter().all(|state| STATES.contains(&&**state)) {
+        Ok(states)
+    } else {
+        Err(format!(
+            "systemctl is-active: {end}: {}",
+            plain(said.trim())
+        ))
+    }
 }
 
 /// Which of these units, or of those that start them, this is.
@@ -374,16 +458,22 @@ fn own_unit<'a>(cgroups: &'a str, wanted: &[String]) -> Option<&'a str> {
         .find(|part| *part == STARTED || wanted.iter().any(|unit| unit == part))
 }
 
-/// What systemctl writes; nothing where it fails.
-fn systemctl(arguments: &[&str]) -> String {
-    let output = Command::new("systemctl")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    output.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+/// What systemctl writes, if it succeeds.
+fn systemctl(arguments: &[&str]) -> Answer<String> {
+    let (end, said) = ask(arguments);
+    if end.succeeded() {
+        Ok(said)
+    } else {
+        let said = plain(said.trim());
+        Err(format!("systemctl {}: {end}: {said}", arguments[0]))
+    }
+}
+
+/// How systemctl ends, and what it writes. A signal that is for us is not for it.
+fn ask(arguments: &[&str]) -> (End, String) {
+    let ran = Supervisor::new(Limits::each(PATIENCE), None)
+        .run(Command::new("systemctl").args(arguments));
+    (ran.end, ran.said)
 }
 
 #[cfg(test)]
@@ -408,39 +498,54 @@ pub mod tests {
 
     #[test]
     fn what_systemctl_says_of_units_is_understood() {
-        let said = "Result=success\nId=a.service\nLoadState=loaded\nActiveState=inactive\n\
-                    ConditionResult=yes\n\n\
-                    Result=exit-code\nId=b.service\nLoadState=loaded\nActiveState=failed\n\
-                    ConditionResult=yes\n\n\
-                    Result=exec-condition\nId=c.service\nLoadState=loaded\nActiveState=inactive\n\
-                    ConditionResult=yes\n\n\
-                    Result=success\nId=d.service\nLoadState=loaded\nActiveState=inactive\n\
-                    ConditionResult=no\n\n\
-                    Result=success\nId=e.service\nLoadState=loaded\nActiveState=activating\n\
-                    ConditionResult=yes\n\n\
-                    Id=f.target\nLoadState=loaded\nActiveState=active\nConditionResult=yes\n\n\
-                    Result=success\nId=g.service\nLoadState=masked\nActiveState=inactive\n\
-                    ConditionResult=no\n";
-        let expected = [
-            unit("a.service", Result::Done, None),
-            unit("b.service", Result::Failed, Some("exit-code")),
-            unit(
-                "c.service",
-                Result::Skipped,
-                Some("it says that it is not due"),
+        let never = "ConditionTimestampMonotonic=0\nConditionResult=no\nAssertResult=no\n";
+        let not_due = "it says that it is not due";
+        let condition = "a condition of its file does not hold";
+        let assertion = "an assertion of its file does not hold";
+        let not_started = "it was not started since the boot";
+        // What comes first counts: so these are other than the rest.
+        let cases = [
+            ("", Result::Done, None),
+            (
+                "ActiveState=failed\nResult=exit-code\n",
+                Result::Failed,
+                Some("exit-code"),
             ),
-            unit(
-                "d.service",
+            (
+                "Result=exec-condition\nConditionResult=no\n",
                 Result::Skipped,
-                Some("a condition of its file does not hold"),
+                Some(not_due),
             ),
-            unit("e.service", Result::Running, None),
-            unit("f.target", Result::Done, None),
-            unit("g.service", Result::Skipped, Some("masked")),
+            // It failed once, and was not due the last time.
+            (
+                "ActiveState=failed\nConditionResult=no\n",
+                Result::Skipped,
+                Some(condition),
+            ),
+            ("ActiveState=activating\n", Result::Running, None),
+            ("Job=71\n", Result::Running, None),
+            ("LoadState=masked\n", Result::Skipped, Some("masked")),
+            (
+                "LoadState=bad-setting\n",
+                Result::Failed,
+                Some("bad-setting"),
+            ),
+            ("AssertResult=no\n", Result::Failed, Some(assertion)),
+            (never, Result::Skipped, Some(not_started)),
         ];
-        assert_eq!(Unit::all(said), expected);
+        let rest = "Id=a.service\nLoadState=loaded\nActiveState=inactive\nResult=success\n\
+                    ConditionTimestampMonotonic=7\nConditionResult=yes\nAssertResult=yes\n";
+        let said: Vec<_> = cases
+            .iter()
+            .map(|case| format!("{}{rest}", case.0))
+            .collect();
+        let expected: Vec<_> = cases
+            .iter()
+            .map(|&(_, result, reason)| unit("a.service", result, reason))
+            .collect();
+        assert_eq!(Unit::all(&said.join("\n")), expected);
         assert_eq!(Unit::all(""), []);
-        assert_eq!(expected[1].to_string(), "b.service: failed (exit-code)");
+        assert_eq!(expected[1].to_string(), "a.service: failed (exit-code)");
         assert_eq!(expected[0].to_string(), "a.service: done");
     }
 
@@ -510,6 +615,13 @@ pub mod tests {
         assert!(stuck.in_time(None).is_ok());
         let failure = stuck.succeeded().expect_err("nobody begins");
         assert_eq!(failure.exit(), Exit::Command);
+        let unknown = Followers {
+            stage: Stage::Unknown("it is away".into()),
+            units: None,
+        };
+        let failure = unknown.in_time(None).expect_err("nobody knows");
+        assert_eq!(failure.exit(), Exit::TimedOut);
+        assert!(failure.to_string().contains("(it is away)"), "{failure}");
         let nobody = Followers::nobody(Some("so".into()));
         assert!(nobody.in_time(None).is_ok() && nobody.succeeded().is_ok());
         assert_eq!(nobody.to_string(), "so\n");
@@ -517,7 +629,7 @@ pub mod tests {
     }
 
     #[test]
-    fn what_is_installed_and_enabled_is_understood() {
+    fn what_is_installed_is_understood() {
         let list = "sysgenid-changed.path static -\n\
                     sysgenid-changed.service static -\n\
                     sysgenid-clock.service disabled disabled\n\
@@ -526,12 +638,13 @@ pub mod tests {
         let expected = Units {
             installed: true,
             waits: true,
-            enabled: vec!["sysgenid-machine-id.service".into()],
+            enabled: Vec::new(),
             masked: vec!["sysgenid-dhcp.service".into()],
             failed: Vec::new(),
             fenced: false,
         };
-        assert_eq!(Units::from("active\n", list), expected);
+        let state = |state: &str| [state.to_owned()];
+        assert_eq!(Units::from(&state("active"), list), expected);
         let nothing = Units {
             installed: false,
             waits: false,
@@ -540,7 +653,7 @@ pub mod tests {
             failed: Vec::new(),
             fenced: false,
         };
-        assert_eq!(Units::from("inactive\n", ""), nothing);
-        assert_eq!(Units::from("", ""), nothing);
+        assert_eq!(Units::from(&state("inactive"), ""), nothing);
+        assert_eq!(Units::from(&[], ""), nothing);
     }
 }

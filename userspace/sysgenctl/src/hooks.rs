@@ -7,6 +7,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -48,6 +49,8 @@ const STICKY: u32 = 0o1000;
 pub struct Hook {
     /// Its path.
     pub path: PathBuf,
+    /// Where that led when it was looked at.
+    real: PathBuf,
     name: String,
     not_run: Option<NotRun>,
 }
@@ -62,6 +65,17 @@ enum NotRun {
 }
 
 impl Hook {
+    /// In the place of all hooks of a directory that cannot be listed.
+    pub fn none_of(directory: &Path, why: &Failure) -> Self {
+        let name = directory.file_name().unwrap_or_default();
+        Self {
+            name: name.to_string_lossy().into_owned(),
+            path: directory.to_owned(),
+            real: directory.to_owned(),
+            not_run: Some(NotRun::Refused(why.to_string())),
+        }
+    }
+
     /// Why somebody who thinks that it is run would be wrong.
     pub fn refusal(&self) -> Option<&str> {
         match &self.not_run {
@@ -115,6 +129,8 @@ pub struct Done {
     /// The same as `ended`, in words.
     #[serde(skip)]
     end: String,
+    #[serde(skip)]
+    lives_on: bool,
 }
 
 impl From<Ran> for Done {
@@ -123,6 +139,7 @@ impl From<Ran> for Done {
             ended: ran.end.ended(ran.took),
             output: ran.said,
             end: ran.end.to_string(),
+            lives_on: ran.end.lives_on(),
         }
     }
 }
@@ -131,6 +148,11 @@ impl Outcome {
     /// Whether it was run.
     pub fn was_run(&self) -> bool {
         self.ran.is_some()
+    }
+
+    /// Whether something of it may still run that was to end.
+    pub fn lives_on(&self) -> bool {
+        self.ran.as_ref().is_some_and(|done| done.lives_on)
     }
 
     fn has_failed(&self) -> bool {
@@ -164,9 +186,11 @@ pub fn list(directory: &Path, order: Order) -> Result<Vec<Hook>, Failure> {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default();
             let name = name.to_string_lossy().into_owned();
+            let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
             hooks.push(Hook {
-                not_run: why_not(&name, &path),
+                not_run: why_not(&name, &real),
                 name,
+                real,
                 path,
             });
         }
@@ -179,8 +203,8 @@ pub fn list(directory: &Path, order: Order) -> Result<Vec<Hook>, Failure> {
     read().map_err(Failure::io(format!("read {shown}")))
 }
 
-fn why_not(name: &str, path: &Path) -> Option<NotRun> {
-    let metadata = match fs::metadata(path) {
+fn why_not(name: &str, real: &Path) -> Option<NotRun> {
+    let metadata = match fs::metadata(real) {
         Err(_) => return Some(NotRun::Skipped("it is a link to nothing")),
         Ok(metadata) if !metadata.is_file() => return Some(NotRun::Skipped("it is no file")),
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => {
@@ -192,7 +216,7 @@ fn why_not(name: &str, path: &Path) -> Option<NotRun> {
         let reason = "it is executable, and by its name a leftover: remove it, or rename it";
         return Some(NotRun::Refused(reason.into()));
     }
-    let danger = danger_of(&metadata).or_else(|| danger_above(path));
+    let danger = danger_of(&metadata).or_else(|| danger_above(real));
     danger.map(NotRun::Refused)
 }
 
@@ -243,7 +267,9 @@ pub fn run(
     for hook in hooks {
         let ran = hook.not_run.is_none().then(|| {
             let environment = environment.iter().map(|(key, value)| (key, value));
-            supervisor.run(Command::new(&hook.path).envs(environment))
+            // What was looked at is run, wherever a link leads by now.
+            let mut command = Command::new(&hook.real);
+            supervisor.run(command.arg0(&hook.path).envs(environment))
         });
         let outcome = Outcome {
             name: hook.name.clone(),
@@ -282,7 +308,10 @@ pub fn lines(outcomes: &[Outcome]) -> Vec<String> {
     let mut lines = Vec::new();
     for outcome in outcomes {
         let name = plain(&outcome.name);
-        let Some(Done { ended, output, end }) = &outcome.ran else {
+        let Some(Done {
+            ended, output, end, ..
+        }) = &outcome.ran
+        else {
             let reason = plain(outcome.skipped.as_deref().unwrap_or_default());
             lines.push(format!(
                 "  {name:width$}  {NOTABLE}not run{NOTABLE:#}: {reason}"
@@ -324,10 +353,7 @@ mod tests {
 
     fn run_all(hooks: &[Hook], on_failure: OnFailure) -> Vec<Outcome> {
         let limit = Duration::from_secs(60);
-        let limits = Limits {
-            each: limit,
-            all: limit,
-        };
+        let limits = Limits::each(limit);
         run(hooks, &[], on_failure, &Supervisor::new(limits, None))
     }
 

@@ -4,9 +4,12 @@
 
 use std::fs;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process;
 
@@ -15,6 +18,9 @@ use rustix::fs::flock;
 use rustix::io::Errno;
 
 use crate::exit::Failure;
+
+/// Whoever can open it, even to read, can hold it.
+const MODE: u32 = 0o600;
 
 /// It is held until this is dropped, or the process ends in whatever way.
 pub struct Lock(#[expect(dead_code, reason = "it is closed, which lets it go")] File);
@@ -36,7 +42,9 @@ impl Lock {
             }
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(false);
-            options.open(path)
+            let file = options.mode(MODE).open(path)?;
+            file.set_permissions(Permissions::from_mode(MODE))?;
+            Ok(file)
         };
         let mut file = open().map_err(Failure::io(format!("write {shown}")))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -54,12 +62,10 @@ impl Lock {
             }
             Err(errno) => return Err(Failure::io(format!("lock {shown}"))(errno.into())),
         }
-        // For who comes second.
-        let mut tell = || -> io::Result<()> {
-            file.set_len(0)?;
-            writeln!(file, "{}", process::id())
-        };
-        tell().map_err(Failure::io(format!("write {shown}")))?;
+        // For who comes second. Nobody has to know it.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", process::id()));
         Ok(Self(file))
     }
 }

@@ -3,7 +3,9 @@
 //! What goes to standard output: text for people, or JSON for programs.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io;
+use std::io::Seek;
 use std::io::Write;
 use std::process::Command;
 use std::process::Stdio;
@@ -15,8 +17,8 @@ use std::time::SystemTime;
 use anstream::adapter;
 use anstyle::AnsiColor;
 use anstyle::Style;
-use rustix::fs::FileType;
-use rustix::fs::fstat;
+use rustix::fs::MemfdFlags;
+use rustix::fs::memfd_create;
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -30,7 +32,7 @@ pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// The head of a table.
 pub const HEAD: Style = Style::new().bold();
 
-/// How long is waited for who writes to a file.
+/// How long is waited for who writes a report.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How results are printed.
@@ -81,7 +83,8 @@ impl Output {
     }
 
     /// Prints a report of what is done. Nothing depends on whether that can be written, and nobody waits
-    /// for it: it may be a file in a file system that is frozen.
+    /// for it for long: it may be a file in a file system that is frozen, or a pipe that nobody reads before
+    /// we have ended.
     pub fn deliver(self, lines: &[String], report: &impl Serialize) {
         let text = if self.json {
             serde_json::to_string(report).map_err(io::Error::from)
@@ -89,12 +92,12 @@ impl Output {
             Ok(lines.join("\n"))
         };
         let delivered = text.and_then(|text| {
-            let is_file = fstat(io::stdout())
-                .is_ok_and(|status| FileType::from_raw_mode(status.st_mode).is_file());
-            if is_file && write_by_another(&adapter::strip_str(&text).to_string()).is_ok() {
-                return Ok(());
-            }
-            write_line(&text)
+            let choice = anstream::AutoStream::choice(&io::stdout());
+            write_by_another(if choice == anstream::ColorChoice::Never {
+                adapter::strip_str(&text).to_string()
+            } else {
+                text
+            })
         });
         if let Err(error) = delivered {
             let _ = writeln!(
@@ -116,17 +119,29 @@ impl Output {
 
 /// Has another process write to our standard output: whoever writes to a frozen file system can neither
 /// be ended nor end.
-fn write_by_another(text: &str) -> io::Result<()> {
-    let mut child = Command::new("cat").stdin(Stdio::piped()).spawn()?;
-    if let Some(mut pipe) = child.stdin.take() {
-        let text = format!("{text}\n");
-        thread::spawn(move || pipe.write_all(text.as_bytes()));
-    }
+fn write_by_another(mut text: String) -> io::Result<()> {
+    text.push('\n');
+    // What it reads from is whole before it begins, so that it can outlive us.
+    let mut whole = tempfile_in_memory()?;
+    whole.write_all(text.as_bytes())?;
+    whole.rewind()?;
+    let mut child = Command::new("cat")
+        .stdin(whole)
+        .stderr(Stdio::null())
+        .spawn()?;
     let start = Instant::now();
-    while start.elapsed() < PATIENCE && child.try_wait()?.is_none() {
-        thread::sleep(Duration::from_millis(5));
+    while start.elapsed() < PATIENCE {
+        match child.try_wait()? {
+            Some(status) if status.success() => return Ok(()),
+            Some(_) => return Err(io::Error::other("standard output cannot be written")),
+            None => thread::sleep(Duration::from_millis(5)),
+        }
     }
     Ok(())
+}
+
+fn tempfile_in_memory() -> io::Result<File> {
+    Ok(memfd_create("sysgenctl", MemfdFlags::CLOEXEC)?.into())
 }
 
 fn write_line(line: &str) -> io::Result<()> {

@@ -6,11 +6,11 @@
 //! nothing is written to standard output, which may be full, closed, or a file in a file system that a
 //! hook has frozen.
 
-use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
+use std::time::Instant;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
@@ -40,14 +40,15 @@ use crate::output::count;
 use crate::supervised::Limits;
 use crate::supervised::Signals;
 use crate::supervised::Supervisor;
+use crate::wait::SLICE;
 use crate::wait::Waited;
 use crate::wait::Whom;
 
 /// How long `post` waits where nobody says it.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// For how long the kernel is waited for at once. Signals are looked for in between.
-const SLICE: Duration = Duration::from_millis(200);
+/// What each hook may take that thaws, whatever others have taken: it has to be run.
+const LEAST: Duration = Duration::from_secs(10);
 
 /// What `pre` did.
 #[derive(Debug, Serialize)]
@@ -63,7 +64,8 @@ struct Quiesced {
 #[derive(Debug, Serialize)]
 #[serde(tag = "phase", rename = "post")]
 struct Thawed {
-    generation: u32,
+    /// `None` where there is no device.
+    generation: Option<u32>,
     /// The generation that `pre` noted.
     generation_before: Option<u32>,
     /// What was run before the watchers were waited for.
@@ -125,6 +127,21 @@ impl Hooks {
         })
     }
 
+    /// Those that thaw. A directory that cannot be listed keeps the other one's from being run no more
+    /// than a hook does.
+    fn of_post(arguments: &SnapshotArguments) -> Self {
+        let list = |name| {
+            let directory = arguments.hooks_dir.join(name);
+            hooks::list(&directory, Order::Reversed)
+                .unwrap_or_else(|failure| vec![Hook::none_of(&directory, &failure)])
+        };
+        Self {
+            pre: Vec::new(),
+            thaw: list("thaw.d"),
+            post: list("post.d"),
+        }
+    }
+
     /// A failure if there is one that somebody may think is run, and that is not.
     fn check(&self) -> Result<(), Failure> {
         let all = self.pre.iter().chain(&self.thaw).chain(&self.post);
@@ -140,13 +157,6 @@ impl Hooks {
     }
 }
 
-fn limits(arguments: &SnapshotArguments) -> Limits {
-    Limits {
-        each: arguments.hook_timeout,
-        all: arguments.hooks_timeout,
-    }
-}
-
 fn quiesce(
     arguments: &SnapshotArguments,
     signals: &Signals,
@@ -154,17 +164,30 @@ fn quiesce(
 ) -> Result<(), Failure> {
     let watcher = Watcher::open()?;
     let _lock = Lock::take(&arguments.state)?;
+    let state = arguments.state.display();
+    // Who has quiesced it counts on that.
+    if fs::symlink_metadata(&arguments.state).is_ok() {
+        return Err(Failure::Refused(format!(
+            "the system is quiesced already, as {state} notes: sysgenctl snapshot-hooks post thaws it, and \
+             removes that"
+        )));
+    }
     // All that can be wrong is found before anything is quiesced.
     let hooks = Hooks::list(arguments)?;
     hooks.check()?;
     let generation = watcher.status()?.generation();
     note(&arguments.state, generation)?;
 
+    let limits = Limits {
+        each: arguments.hook_timeout,
+        all: arguments.hooks_timeout,
+        least: Duration::ZERO,
+    };
     let ran = hooks::run(
         &hooks.pre,
-        &environment("pre", generation, None),
+        &environment("pre", Some(generation), None),
         OnFailure::Stop,
-        &Supervisor::new(limits(arguments), Some(signals)),
+        &Supervisor::new(limits, Some(signals)),
     );
     let note_again = || -> Result<Generation, Failure> {
         // The newest before the snapshot: an overseer may have changed it meanwhile.
@@ -172,118 +195,135 @@ fn quiesce(
         note(&arguments.state, generation)?;
         Ok(generation)
     };
-    let failed = hooks::failed(&ran).join(", ");
-    let quiesced = match signals.came() {
+    let no_signal = || match signals.came() {
         Some(signal) => Err(Failure::Interrupted(format!(
             "take no snapshot: signal {signal} has come"
         ))),
-        None if failed.is_empty() => note_again(),
-        None => Err(Failure::Command(format!(
-            "take no snapshot: the hook {failed} failed"
-        ))),
+        None => Ok(()),
     };
+    let failed = hooks::failed(&ran).join(", ");
+    let quiesced = no_signal().and_then(|()| {
+        if failed.is_empty() {
+            return note_again();
+        }
+        Err(Failure::Command(format!(
+            "take no snapshot: the hook {failed} failed"
+        )))
+    });
     let mut lines = vec![format!("quiescing, generation {generation}")];
     lines.extend(hooks::lines(&ran));
-    match quiesced {
-        Ok(generation) => {
-            let number = ran.iter().filter(|outcome| outcome.was_run()).count();
-            lines.push(format!("quiesced by {}", count(number, "hook", "hooks")));
-            let report = Quiesced {
-                generation: generation.get(),
-                hooks: ran,
-                undone: Vec::new(),
-            };
-            output.deliver(&lines, &report);
-            Ok(())
-        }
-        Err(failure) => {
-            let undone = undo(arguments, &hooks, generation);
-            let forgotten = forget(&arguments.state);
-            let not_undone = hooks::failed(&undone).join(", ");
-            lines.push("thawing again".into());
-            lines.extend(hooks::lines(&undone));
-            let report = Quiesced {
-                generation: generation.get(),
-                hooks: ran,
-                undone,
-            };
-            output.deliver(&lines, &report);
-            forgotten?;
-            Err(failure.and(&if not_undone.is_empty() {
-                "; the system was thawed again".to_owned()
-            } else {
-                format!("; thawing again, so did: {not_undone}")
-            }))
-        }
+    let mut report = Quiesced {
+        generation: generation.get(),
+        hooks: ran,
+        undone: Vec::new(),
+    };
+    let quiesced = quiesced.and_then(|generation| {
+        let ran = report.hooks.iter().filter(|outcome| outcome.was_run());
+        let by = count(ran.count(), "hook", "hooks");
+        report.generation = generation.get();
+        let said = [&*lines, &[format!("quiesced by {by}")]].concat();
+        output.deliver(&said, &report);
+        // Whoever has sent one meanwhile thinks that this was ended.
+        no_signal()
+    });
+    let Err(failure) = quiesced else {
+        return Ok(());
+    };
+    report.undone = undo(arguments, &hooks, generation);
+    let forgotten = forget(&arguments.state);
+    lines.push("thawing again".into());
+    lines.extend(hooks::lines(&report.undone));
+    output.deliver(&lines, &report);
+    forgotten?;
+    Err(failure.and(&undone(&report)))
+}
+
+/// What there is to say of having thawed again.
+fn undone(report: &Quiesced) -> String {
+    let not_undone = hooks::failed(&report.undone).join(", ");
+    let mut said = if not_undone.is_empty() {
+        "; the system was thawed again".to_owned()
+    } else {
+        format!("; thawing again, so did: {not_undone}")
+    };
+    for outcome in report.hooks.iter().filter(|outcome| outcome.lives_on()) {
+        // It may quiesce something after all.
+        said.push_str("; but something of the hook ");
+        said.push_str(&outcome.name);
+        said.push_str(" goes on: when that has ended, run sysgenctl snapshot-hooks post");
     }
+    said
+}
+
+/// Runs all hooks of a directory that thaws, whichever fails.
+fn run_all(
+    arguments: &SnapshotArguments,
+    hooks: &[Hook],
+    environment: &[(&str, String)],
+) -> Vec<Outcome> {
+    let limits = Limits {
+        each: arguments.hook_timeout,
+        all: arguments.hooks_timeout,
+        least: LEAST.min(arguments.hook_timeout),
+    };
+    let supervisor = Supervisor::new(limits, None);
+    hooks::run(hooks, environment, OnFailure::GoOn, &supervisor)
 }
 
 /// Runs all that thaws, whatever comes.
 fn undo(arguments: &SnapshotArguments, hooks: &Hooks, generation: Generation) -> Vec<Outcome> {
-    let supervisor = Supervisor::new(limits(arguments), None);
-    let environment = environment("undo", generation, None);
-    let stages = [&hooks.thaw, &hooks.post];
-    let run = |hooks: &Vec<Hook>| hooks::run(hooks, &environment, OnFailure::GoOn, &supervisor);
-    stages.into_iter().flat_map(run).collect()
+    let environment = environment("undo", Some(generation), None);
+    let run = |hooks: &Vec<Hook>| run_all(arguments, hooks, &environment);
+    [&hooks.thaw, &hooks.post]
+        .into_iter()
+        .flat_map(run)
+        .collect()
 }
 
 fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Result<(), Failure> {
     let timeout = arguments.timeout.unwrap_or(TIMEOUT);
-    let deadline = Deadline::after(Some(timeout));
-    let whom = Whom::of(arguments.privileged_only, &arguments.user)?;
-    let overseer = Overseer::open()?;
+    let opened = Overseer::open();
     let _lock = Lock::take(&arguments.state)?;
-    let hooks = Hooks::list(arguments)?;
+    let hooks = Hooks::of_post(arguments);
     let mut lines = Vec::new();
     let before = noted(&arguments.state, &mut lines);
     let mut waiting = Waiting {
-        overseer: &overseer,
+        arguments,
         signals,
         timeout,
-        deadline,
+        deadline: Deadline::after(Some(timeout)),
         lines,
     };
 
-    let settled = waiting.settle();
-    let status = overseer.status()?;
-    let generation = status.generation();
-    waiting.lines.push(match before {
-        Some(before) if before == generation => {
-            format!("generation {generation}, as before the snapshot: this is no clone")
+    // Without the device, nobody knows whether a change is due.
+    let (overseer, settled) = match opened {
+        Ok(overseer) => {
+            let settled = waiting.settle(&overseer);
+            waiting.say_generation(&overseer, before);
+            (Some(overseer), settled)
         }
-        Some(before) => format!(
-            "generation {before} -> {generation}, source {}",
-            status.source()
-        ),
-        None => format!("generation {generation}, with no note of the one before the snapshot"),
-    });
-    let run = |hooks, phase| {
-        hooks::run(
-            hooks,
-            &environment(phase, generation, before),
-            OnFailure::GoOn,
-            &Supervisor::new(limits(arguments), None),
-        )
+        Err(error) => (None, Err(error.into())),
     };
+    let generation = overseer.as_ref().map(Overseer::generation);
     // Where the change has not come, nothing may go on, but on the administrator's word.
     let goes_on = arguments.on_timeout == Some(OnTimeout::Thaw);
-    let mut early = Vec::new();
-    if settled.is_ok() || goes_on {
-        early = run(&hooks.thaw, "thaw");
-        waiting.lines.extend(hooks::lines(&early));
-    }
-    let mut waited = None;
-    let mut in_time = settled.and_then(|()| waiting.for_watchers(&whom, &mut waited));
-    let mut units = None;
-    let mut succeeded = Ok(());
-    if in_time.is_ok() && !arguments.no_units {
-        in_time = waiting.for_units(&mut units, &mut succeeded);
-    }
+    let run = |hooks, phase| run_all(arguments, hooks, &environment(phase, generation, before));
+    let start = Instant::now();
+    let early = run(&hooks.thaw, "thaw");
+    // It has limits of its own.
+    waiting.deadline = waiting.deadline.later(start.elapsed());
+    waiting.lines.extend(hooks::lines(&early));
+    let (mut waited, mut units, mut succeeded) = (None, None, Ok(()));
+    let in_time = settled.and_then(|()| match &overseer {
+        Some(overseer) => waiting.for_all(overseer, &mut waited, &mut units, &mut succeeded),
+        None => Ok(()),
+    });
     let mut late = Vec::new();
     if in_time.is_ok() || goes_on {
         late = run(&hooks.post, "post");
         waiting.lines.extend(hooks::lines(&late));
     }
+    let is_thawed = in_time.is_ok() || goes_on;
     let mut result = match in_time {
         Err(failure) if goes_on => {
             Err(failure.and("; the system was thawed all the same, as --on-timeout says"))
@@ -301,8 +341,8 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
             Err(failure) => Err(failure.and(&format!("; {text}"))),
         };
     }
-    if result.is_ok() {
-        result = forget(&arguments.state);
+    if is_thawed {
+        result = result.and(forget(&arguments.state));
     }
     if result.is_ok() {
         let all = early.iter().chain(&late);
@@ -311,7 +351,7 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
         waiting.lines.push(format!("thawed by {by}"));
     }
     let report = Thawed {
-        generation: generation.get(),
+        generation: generation.map(Generation::get),
         generation_before: before.map(Generation::get),
         early,
         waited,
@@ -324,7 +364,7 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
 
 /// What `post` waits for, until its time is over or a signal comes.
 struct Waiting<'a> {
-    overseer: &'a Overseer,
+    arguments: &'a SnapshotArguments,
     signals: &'a Signals,
     timeout: Duration,
     deadline: Deadline,
@@ -334,14 +374,14 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// Has the driver make the change that is due. Where the machine was not cloned, none is.
-    fn settle(&mut self) -> Result<(), Failure> {
-        if self.overseer.status()?.pending().is_none() {
+    fn settle(&mut self, overseer: &Overseer) -> Result<(), Failure> {
+        if overseer.status()?.pending().is_none() {
             let text =
                 "the driver cannot see an ID of the hypervisor's: only the generation is looked at";
             self.lines.push(text.into());
         }
         loop {
-            match self.overseer.settle(Some(self.deadline.slice(SLICE))) {
+            match overseer.settle(Some(self.deadline.slice(SLICE))) {
                 Ok(()) => return Ok(()),
                 Err(Error::NotSettled { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -354,35 +394,64 @@ impl Waiting<'_> {
         }
     }
 
-    /// Waits for the watchers, and hands out what came of it.
-    fn for_watchers(&mut self, whom: &Whom, waited: &mut Option<Waited>) -> Result<(), Failure> {
-        let has_come = || self.signals.came().is_some();
-        let result = Waited::wait_for(self.overseer, whom, &self.deadline, SLICE, has_come)?;
-        self.say(&result);
-        let in_time = result.result(Some(self.timeout));
-        *waited = Some(result);
-        self.or_signal(in_time, "not all tracked watchers had acknowledged")
+    fn say_generation(&mut self, overseer: &Overseer, before: Option<Generation>) {
+        let generation = overseer.generation();
+        self.lines.push(match before {
+            Some(before) if before == generation => {
+                format!("generation {generation}, as before the snapshot: this is no clone")
+            }
+            Some(before) => match overseer.status() {
+                Ok(status) => {
+                    format!(
+                        "generation {before} -> {generation}, source {}",
+                        status.source()
+                    )
+                }
+                Err(_) => format!("generation {before} -> {generation}"),
+            },
+            None => format!("generation {generation}, with no note of the one before the snapshot"),
+        });
     }
 
-    /// Waits for the units, and hands out whether they have succeeded: one that has failed keeps nobody
-    /// from thawing, since it may never succeed.
-    fn for_units(
+    /// Waits for the watchers and the units, and hands out what came of it, and whether the units have
+    /// succeeded: one that has failed keeps nobody from thawing, since it may never succeed.
+    fn for_all(
         &mut self,
+        overseer: &Overseer,
+        waited: &mut Option<Waited>,
         units: &mut Option<Vec<Unit>>,
         succeeded: &mut Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let has_come = || self.signals.came().is_some();
-        let followers = Followers::wait(self.overseer, &self.deadline, has_come)?;
-        self.say(&followers);
-        let in_time = followers.in_time(Some(self.timeout));
-        *succeeded = followers.succeeded();
-        *units = followers.units;
-        self.or_signal(in_time, "what follows the change had not ended")
-    }
-
-    fn say(&mut self, what: &impl Display) {
-        self.lines
-            .extend(what.to_string().lines().map(str::to_owned));
+        let Self {
+            arguments,
+            signals,
+            timeout,
+            deadline,
+            ..
+        } = *self;
+        let whom = Whom::of(arguments.privileged_only, &arguments.user)?;
+        let has_come = || signals.came().is_some();
+        loop {
+            let epoch = overseer.status()?.epoch();
+            let watchers = Waited::wait_for(overseer, &whom, &deadline, SLICE, has_come)?;
+            let in_time = watchers.result(Some(timeout));
+            let mut said = watchers.to_string();
+            *waited = Some(watchers);
+            let mut in_time = self.or_signal(in_time, "not all tracked watchers had acknowledged");
+            if in_time.is_ok() && !arguments.no_units {
+                let followers = Followers::wait(overseer, &deadline, has_come)?;
+                said.push_str(&followers.to_string());
+                *succeeded = followers.succeeded();
+                let ended = followers.in_time(Some(timeout));
+                *units = followers.units;
+                in_time = self.or_signal(ended, "what follows the change had not ended");
+            }
+            // Of a change that came while the units were waited for, watchers have to be as well.
+            if in_time.is_err() || overseer.status()?.epoch() == epoch {
+                self.lines.extend(said.lines().map(str::to_owned));
+                return in_time;
+            }
+        }
     }
 
     /// Where a signal came, it is the reason for what did not come in time.
@@ -398,13 +467,11 @@ impl Waiting<'_> {
 
 fn environment(
     phase: &str,
-    generation: Generation,
+    generation: Option<Generation>,
     before: Option<Generation>,
 ) -> Vec<(&'static str, String)> {
-    let mut environment = vec![
-        ("SYSGENID_PHASE", phase.to_owned()),
-        ("SYSGENID", generation.to_string()),
-    ];
+    let mut environment = vec![("SYSGENID_PHASE", phase.to_owned())];
+    environment.extend(generation.map(|generation| ("SYSGENID", generation.to_string())));
     environment.extend(before.map(|before| ("SYSGENID_BEFORE", before.to_string())));
     environment
 }
@@ -470,10 +537,7 @@ mod tests {
 
     #[test]
     fn the_json_is_what_the_manual_documents() {
-        let limits = Limits {
-            each: TIMEOUT,
-            all: TIMEOUT,
-        };
+        let limits = Limits::each(TIMEOUT);
         let outcomes = |directory: &Path| {
             let hooks = hooks::list(directory, Order::ByName).expect("it is there");
             hooks::run(&hooks, &[], OnFailure::GoOn, &Supervisor::new(limits, None))
@@ -511,7 +575,7 @@ mod tests {
         let json = serde_json::to_value(quiesced).expect("it is plain data");
         assert_eq!(json, expected);
         let thawed = Thawed {
-            generation: 8,
+            generation: Some(8),
             generation_before: Some(7),
             early: Vec::new(),
             waited: Some(waited(true)),

@@ -3,6 +3,7 @@
 //! Runs commands that must not stand in the way: each may take so long and no longer, none outlives
 //! what it was run for, and none writes to where we do.
 
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -30,6 +31,7 @@ use rustix::process::PidfdFlags;
 use rustix::process::Signal;
 use rustix::process::kill_process_group;
 use rustix::process::pidfd_open;
+use rustix::process::test_kill_process_group;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGTERM;
@@ -89,6 +91,19 @@ pub struct Limits {
     pub each: Duration,
     /// All of them, from the first one's start.
     pub all: Duration,
+    /// Each of them has that at least, whatever others have taken.
+    pub least: Duration,
+}
+
+impl Limits {
+    /// For each of them alone.
+    pub fn each(each: Duration) -> Self {
+        Self {
+            each,
+            all: each,
+            least: each,
+        }
+    }
 }
 
 /// Who runs commands, one after the other.
@@ -127,8 +142,8 @@ impl<'a> Supervisor<'a> {
     }
 
     fn wait(&self, mut child: Child, start: Instant) -> End {
-        let Limits { each, all } = self.limits;
-        let left_of_all = all.saturating_sub(self.started.elapsed());
+        let Limits { each, all, least } = self.limits;
+        let left_of_all = all.saturating_sub(self.started.elapsed()).max(least);
         // What is told is what was asked for.
         let (within, limit) = if each <= left_of_all {
             (each, each)
@@ -137,8 +152,8 @@ impl<'a> Supervisor<'a> {
         };
         loop {
             if let Some(signal) = self.signals.and_then(Signals::came) {
-                end_group(&mut child);
-                return End::Interrupted(signal);
+                let was_ended = end_group(&mut child);
+                return End::Interrupted { signal, was_ended };
             }
             let left = within.saturating_sub(start.elapsed());
             match ended(&mut child, left.min(NAP)) {
@@ -189,26 +204,53 @@ fn pid_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()).ok()?)
 }
 
-/// Ends it, and all that it has started in its process group; says whether it has ended. One that the
-/// kernel does not let go (it writes to a frozen file system) ends when it can.
+/// Ends it, and all that it has started in its process group; says whether all of that has ended. What
+/// the kernel does not let go (it writes to a frozen file system) ends when it can.
 fn end_group(child: &mut Child) -> bool {
+    let Some(group) = pid_of(child) else {
+        return false;
+    };
     for signal in [Signal::TERM, Signal::KILL] {
-        let group = pid_of(child);
-        if let Some(group) = group {
-            let _ = kill_process_group(group, signal);
-        }
+        let _ = kill_process_group(group, signal);
         let start = Instant::now();
         while start.elapsed() < GRACE {
-            if ended(child, NAP).is_some() {
-                // Those of its group that have not heeded the first signal.
-                if let Some(group) = group {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
+            // The first one of it often ends at once, as a shell does. While there are others, its number
+            // is no other process's.
+            let leader = ended(child, NAP);
+            if leader.is_some() && !is_alive(group) {
                 return true;
+            }
+            if leader.is_some() {
+                thread::sleep(Duration::from_millis(10));
             }
         }
     }
     false
+}
+
+/// Whether somebody of that process group runs. In a container, those that have ended may stay for good,
+/// because nobody asks how.
+fn is_alive(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return true;
+    };
+    processes.flatten().any(|process| {
+        let stat = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        runs_in(&stat, group)
+    })
+}
+
+/// Whether the process is of that group, and has not ended, by its stat in /proc.
+fn runs_in(stat: &str, group: Pid) -> bool {
+    // The name before that can have anything in it.
+    let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let mut words = rest.split(' ');
+    let (state, number) = (words.next(), words.nth(1));
+    let is_of_group = number.and_then(|number| number.parse().ok()) == Some(group.as_raw_pid());
+    is_of_group && !matches!(state, Some("Z" | "X"))
 }
 
 /// What a command says.
@@ -270,6 +312,7 @@ mod tests {
         Limits {
             each: Duration::from_millis(each),
             all: LONG,
+            least: Duration::ZERO,
         }
     }
 
@@ -314,10 +357,44 @@ mod tests {
     }
 
     #[test]
+    fn what_it_started_has_time_to_end_as_well() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let file = directory.path().join("cleaned");
+        // The shell ends at once, and what it has started cleans up.
+        let script = format!(
+            "(trap 'sleep 0.3; touch {}; exit' TERM; while :; do sleep 0.05; done) & sleep 50",
+            file.display()
+        );
+        let ran = run(limits(300), &script);
+        assert!(matches!(
+            ran.end,
+            End::TimedOut {
+                was_ended: true,
+                ..
+            }
+        ));
+        assert!(file.exists(), "it had no time to end");
+    }
+
+    #[test]
+    fn who_has_ended_does_not_run() {
+        let group = Pid::from_raw(71).expect("it is one");
+        let runs = |state: &str, number: u32| {
+            runs_in(
+                &format!("72 (a) Z 1 71 (b) {state} 1 {number} 1 0 -1"),
+                group,
+            )
+        };
+        assert!(runs("S", 71) && runs("D", 71) && runs("T", 71));
+        assert!(!runs("Z", 71) && !runs("S", 7) && !runs_in("", group));
+    }
+
+    #[test]
     fn all_have_a_limit_as_well() {
         let limits = Limits {
             each: LONG,
             all: Duration::from_millis(200),
+            least: Duration::ZERO,
         };
         let supervisor = Supervisor::new(limits, None);
         let start = Instant::now();
@@ -325,5 +402,11 @@ mod tests {
             supervisor.run(Command::new("sleep").arg("50"));
         }
         assert!(start.elapsed() < LONG / 4);
+        // What others have taken is not taken from those that must be run.
+        let least = LONG / 2;
+        let supervisor = Supervisor::new(Limits { least, ..limits }, None);
+        thread::sleep(limits.all);
+        let ran = supervisor.run(Command::new("sleep").arg("0.2"));
+        assert_eq!(ran.end, End::Exited(0));
     }
 }

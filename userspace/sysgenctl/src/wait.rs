@@ -18,7 +18,16 @@ use crate::exit::Failure;
 use crate::followers::Followers;
 use crate::followers::Unit;
 use crate::output::Output;
+use crate::output::plain;
+use crate::supervised::Limits;
+use crate::supervised::Supervisor;
 use crate::table::Watchers;
+
+/// For how long the kernel is waited for at once.
+pub const SLICE: Duration = Duration::from_millis(200);
+
+/// How long a program may take that answers at once where all is well.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came of waiting for watchers.
 #[derive(Debug, Serialize)]
@@ -67,24 +76,30 @@ impl AllWaited {
         with_units: bool,
     ) -> Result<(Self, Result<(), Failure>), Failure> {
         let deadline = Deadline::after(timeout);
-        let watchers = Waited::wait(overseer, timeout)?;
-        let mut said = watchers.to_string();
-        let mut result = watchers.result(timeout);
-        let mut units = None;
-        if with_units && result.is_ok() {
-            let followers = Followers::wait(overseer, &deadline, || false)?;
-            said.push_str(&followers.to_string());
-            result = followers
-                .in_time(timeout)
-                .and_then(|()| followers.succeeded());
-            units = followers.units;
+        loop {
+            let epoch = overseer.status()?.epoch();
+            let watchers = Waited::wait_for(overseer, &Whom::All, &deadline, SLICE, || false)?;
+            let mut said = watchers.to_string();
+            let mut result = watchers.result(timeout);
+            let mut units = None;
+            if with_units && result.is_ok() {
+                let followers = Followers::wait(overseer, &deadline, || false)?;
+                said.push_str(&followers.to_string());
+                result = followers
+                    .in_time(timeout)
+                    .and_then(|()| followers.succeeded());
+                units = followers.units;
+            }
+            // Of a change that came while the units were waited for, watchers have to be as well.
+            if result.is_err() || overseer.status()?.epoch() == epoch {
+                let waited = Self {
+                    watchers,
+                    units,
+                    said,
+                };
+                return Ok((waited, result));
+            }
         }
-        let waited = Self {
-            watchers,
-            units,
-            said,
-        };
-        Ok((waited, result))
     }
 }
 
@@ -123,17 +138,18 @@ impl Whom {
     }
 }
 
-/// The number of a user, by whatever the system asks for it.
+/// The number of a user, by whatever the system asks for it, which may be elsewhere, and may not answer.
 fn number_of(name: &str) -> Result<u32, Failure> {
-    let output = Command::new("id")
-        .args(["-u", "--", name])
-        .output()
-        .map_err(Failure::io(format!("ask id for the user {name}")))?;
-    let number = String::from_utf8_lossy(&output.stdout);
-    number
-        .trim()
-        .parse()
-        .map_err(|_| Failure::Refused(format!("there is no user {name}")))
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let ran = Supervisor::new(Limits::each(PATIENCE), None)
+        .run(Command::new("id").args(["-u", "--", name]));
+    let number = ran.said.trim().parse().ok().filter(|_| ran.end.succeeded());
+    number.ok_or_else(|| {
+        let (end, said) = (&ran.end, plain(ran.said.trim()));
+        Failure::Refused(format!("there is no user {name} (id: {end}: {said})"))
+    })
 }
 
 /// The real, the effective and the saved user of a process, by its status in /proc.
@@ -147,14 +163,8 @@ fn owners(status: &str) -> Option<Vec<u32>> {
 }
 
 impl Waited {
-    /// Waits until no tracked watcher is outdated, or the time is over.
-    fn wait(overseer: &Overseer, timeout: Option<Duration>) -> Result<Self, Failure> {
-        let in_time = is_in_time(overseer.wait_watchers(timeout))?;
-        Self::now(overseer, &Whom::All, in_time)
-    }
-
-    /// The same for some users' watchers, until the deadline or something `is_over`; both are looked at
-    /// after each `slice` of time.
+    /// Waits until no tracked watcher of theirs is outdated, until the deadline or something `is_over`; both
+    /// are looked at after each `slice` of time.
     pub fn wait_for(
         overseer: &Overseer,
         whom: &Whom,
@@ -189,10 +199,14 @@ impl Waited {
         let watchers = Watchers::new(&status, &survey).waited_for();
         let all_acked = match whom {
             Whom::All => false,
-            Whom::Users(_) => !watchers
-                .watchers
-                .iter()
-                .any(|watcher| whom.has(watcher.pid)),
+            // Theirs could be among what cannot be looked at.
+            Whom::Users(_) => {
+                watchers.unreadable_processes == 0
+                    && !watchers
+                        .watchers
+                        .iter()
+                        .any(|watcher| whom.has(watcher.pid))
+            }
         };
         Ok(Self {
             all_acked,
