@@ -366,10 +366,25 @@ everything_is_set_up()
 	ExecStart=sh -c 'echo >>$DIR/time_daemon; exec sleep infinity'
 	EOT
 
-	# So for a DHCP client: which is called so, and goes on.
-	printf '#!/bin/sh\necho "$*" >>%s/dhclient.starts\nwhile :; do sleep 1000; done\n' $DIR >$DIR/dhclient
-	chmod +x $DIR/dhclient
-	$DIR/dhclient -d first second &
+	# So for a DHCP client: the system's, whose PID is in a file. Python understands -d, too.
+	cat >$DIR/dhclient.py <<-EOT
+	import os, sys, time
+	with open("/run/dhclient.pid", "w") as file:
+	    file.write(f"{os.getpid()}\n")
+	with open("$DIR/dhclient.starts", "a") as file:
+	    print(*sys.argv[1:], file=file)
+	while True:
+	    time.sleep(1000)
+	EOT
+	cp "$(realpath "$(command -v python3)")" /usr/sbin/dhclient
+	/usr/sbin/dhclient -d $DIR/dhclient.py first second &
+	# Anybody can have one that is called so, and says that it is another program.
+	cp /usr/bin/sleep $DIR/dhclient
+	setpriv --reuid 65534 --clear-groups python3 -c "
+import os
+os.execv('$DIR/dhclient', ['$DIR/evil', '100000'])" &
+	printf '#!/bin/sh\necho >%s/evil.ran\n' $DIR >$DIR/evil
+	chmod +x $DIR/evil
 
 	# shellcheck disable=SC2086 # words
 	systemctl --quiet enable $UNITS
@@ -407,8 +422,11 @@ an_overseer_changes_no_identity()
 	check_states "inactive inactive inactive inactive failed" || return
 	logged "Not run: an overseer has changed the generation" || return
 	started=$(cat $DIR/dhclient.starts)
-	[ "$started" = "-d first second
--d first second" ] || { fail "dhclient was started with $started"; return; }
+	[ "$started" = "first second
+first second" ] || { fail "dhclient was started with $started"; return; }
+	[ ! -e $DIR/evil.ran ] || { fail "root ran what a user has named"; return; }
+	kill "$(cat /run/dhclient.pid)"
+	rm /run/dhclient.pid /usr/sbin/dhclient
 	logged "$HOOKS/50-off: skipped, it is not executable" || return
 	g=$(generation)
 	check_hooks "10-first $g 20-fails $g 30-last $g "

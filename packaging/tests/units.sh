@@ -523,10 +523,14 @@ program systemd-run <<'END'
 [ ! -e $work/refused ]
 END
 
-process() { # process PID COMMAND ARGUMENTS...
-	mkdir -p "$root/proc/$1"
-	echo "$2" >"$root/proc/$1/comm"
+process() { # process PID COMMAND ARGUMENTS...: of root's, and of this system
+	mkdir -p "$root/proc/$1" "$root/usr/sbin"
 	pid=$1
+	echo "$2" >"$root/proc/$pid/comm"
+	printf 'Name:\t%s\nUid:\t0\t0\t0\t0\nNSpid:\t%s\n' "$2" "$pid" >"$root/proc/$pid/status"
+	ln -sf "$root/usr/sbin/$2" "$root/proc/$pid/exe"
+	printf '#!/bin/sh\n' >"$root/usr/sbin/$2"
+	chmod +x "$root/usr/sbin/$2"
 	shift
 	printf '%s\0' "$@" >"$root/proc/$pid/cmdline"
 }
@@ -541,6 +545,7 @@ dhcp_of_services() {
 	# Its clients are its own affair.
 	rm "$work/failing"
 	process 70 dhclient -d eth0
+	echo 70 >"$root/run/dhclient.pid"
 	succeeds dhcp && not_called systemd-run
 }
 
@@ -554,7 +559,10 @@ dhcp_of_dhcpcd() {
 	echo 71 >"$root/run/dhcpcd/eth0.pid"
 	echo 71 >"$root/run/dhcpcd/eth1-4.pid"
 	echo 72 >"$root/run/dhcpcd/eth2.pid"
-	succeeds dhcp && called "dhcpcd --rebind eth0" "dhcpcd -4 --rebind eth1" && not_called eth2 || return
+	echo 71 >"$root/run/dhcpcd/-fmine.pid"
+	echo ../run/dhcpcd >"$root/run/dhcpcd/eth3.pid"
+	succeeds dhcp && called "dhcpcd --rebind eth0" "dhcpcd -4 --rebind eth1" && not_called eth2 &&
+		not_called mine && not_called eth3 || return
 	: >"$work/refused"
 	fails dhcp && said "dhcpcd fails"
 	status=$?
@@ -564,9 +572,73 @@ dhcp_of_dhcpcd() {
 
 dhcp_of_dhclient() {
 	process 73 dhclient -4 -v -i -pf "/run/dhclient.eth0.pid" eth0
+	echo 73 >"$root/run/dhclient.eth0.pid"
+	mkdir -p "$root/var/run"
+	echo 73 >"$root/var/run/dhclient.eth0.pid"
 	succeeds dhcp && called "--service-type=oneshot kill -KILL 73" \
-		"systemd-run --quiet --collect --service-type=forking dhclient -4 -v -i -pf /run/dhclient.eth0.pid eth0" &&
-		said "Started again: dhclient -4"
+		"systemd-run --quiet --collect --service-type=forking $root/usr/sbin/dhclient -4 -v -i -pf /run/dhclient.eth0.pid eth0" &&
+		said "Started again: dhclient -4" && is kills "$(grep -c 'kill -KILL' "$work/calls")" 1 || return
+	! has "$work/log" "Left alone" || return
+	# What it calls itself is not what is run. Upgraded since, and one for each protocol and link.
+	rm -r "$root/proc/73"
+	for name in dhclient dhclient6 dhclient-eth1; do
+		: >"$work/calls"
+		rm -f "$root"/run/dhclient*.pid
+		process 74 dhclient -d eth0
+		printf '/tmp/evil\0-d\0eth0\0' >"$root/proc/74/cmdline"
+		ln -sf "$root/usr/sbin/dhclient (deleted)" "$root/proc/74/exe"
+		echo 74 >"$root/run/$name.pid"
+		succeeds dhcp && called "kill -KILL 74" "--service-type=exec $root/usr/sbin/dhclient -d eth0" &&
+			not_called evil || return
+	done
+}
+
+# Others can have processes of that name: users, and containers.
+dhcp_of_somebody() {
+	# Nobody but itself says that it is one.
+	process 75 dhclient -sf /tmp/evil eth0
+	is_left_alone || return
+	# A file of others', or by which another one is meant.
+	echo 75 >"$work/pid"
+	ln -s "$work/pid" "$root/run/dhclient.pid"
+	is_left_alone || return
+	rm "$root/run/dhclient.pid"
+	for mode in 666 664; do
+		echo 75 >"$root/run/dhclient.pid"
+		chmod $mode "$root/run/dhclient.pid"
+		is_left_alone || return
+	done
+	chmod 644 "$root/run/dhclient.pid"
+	if [ "$(id -u)" = 0 ] && chown 12345 "$root/run/dhclient.pid"; then
+		is_left_alone && chown 0 "$root/run/dhclient.pid" || return
+	fi
+	for text in "" 75/../75 "75 76" -75; do
+		echo "$text" >"$root/run/dhclient.pid"
+		is_left_alone || return
+	done
+	# The number is another one's now: a user's; one by a program that gives root's rights; one in
+	# another namespace for PIDs; root's own, which was given the name.
+	echo 75 >"$root/run/dhclient.pid"
+	for uid in "1000 1000 1000 1000" "1000 0 0 0" "0 1000 0 0"; do
+		printf 'Uid:\t%s\nNSpid:\t75\n' "$uid" | tr ' ' '\t' >"$root/proc/75/status"
+		is_left_alone || return
+	done
+	printf 'Uid:\t0\t0\t0\t0\nNSpid:\t75\t3\n' >"$root/proc/75/status"
+	is_left_alone || return
+	process 75 dhclient -sf /tmp/evil eth0
+	ln -sf /usr/bin/sudo "$root/proc/75/exe"
+	is_left_alone || return
+	process 75 dhclient eth0
+	rm "$root/usr/sbin/dhclient"
+	fails dhcp && said "dhclient cannot be started again" && not_called systemd-run || return
+	# And with all that it is one.
+	process 75 dhclient eth0
+	succeeds dhcp && called "kill -KILL 75"
+}
+
+is_left_alone() {
+	: >"$work/calls"
+	fails dhcp && said "Left alone" && said "dhclient, 75" && not_called systemd-run
 }
 
 dhcp_of_nobody() {
@@ -977,6 +1049,7 @@ test_of clock_by_others_alone "clock: whatever asks others for the time"
 test_of dhcp_of_services "DHCP: networkd and NetworkManager"
 test_of dhcp_of_dhcpcd "DHCP: dhcpcd"
 test_of dhcp_of_dhclient "DHCP: dhclient"
+test_of dhcp_of_somebody "DHCP: a dhclient that is not this system's is left alone"
 test_of dhcp_of_nobody "DHCP: nobody asks"
 test_of fence_stops_what_serves "fence: what listens is stopped, and runs again when it is lifted"
 test_of fence_that_is_not_up "fence: none is lifted where there is none"
