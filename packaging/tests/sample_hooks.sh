@@ -318,7 +318,17 @@ secret_refuses_what_needs_it() {
 		ln -s "$root/srv/c.service" "$root/etc/systemd/system" && ln -s /dev/null "$root/etc/systemd/system/d.service" &&
 		ln -s nowhere "$root/etc/systemd/system/e.service" && stays "$secret" hook credential-secret 1 &&
 		said "etc/systemd/system/c.service" || return
-	rm "$root/etc/systemd/system/c.service" && hook credential-secret
+	rm "$root/etc/systemd/system/c.service" && hook credential-secret || return
+	# Users' own units count, and not what their links lead to.
+	a_secret && mkdir -p "$root/home/user/.config/systemd/user" "$root/srv" &&
+		echo SetCredentialEncrypted=x:y >"$root/srv/c.service" &&
+		ln -s "$root/srv" "$root/home/user/.config/systemd/user/all" && mkdir -p "$root/home/other/.config" &&
+		ln -s "$root/srv" "$root/home/other/.config/systemd" && hook credential-secret || return
+	ln -s "$root/srv" "$root/home/other/.config/credstore.encrypted" && stays "$secret" hook credential-secret 1 &&
+		said "See $root/home/other/.config/credstore.encrypted " || return
+	rm "$root/home/other/.config/credstore.encrypted"
+	echo SetCredentialEncrypted=x:y >"$root/home/user/.config/systemd/user/d.service" &&
+		stays "$secret" hook credential-secret 1 && said "user/d.service"
 }
 
 secret_refuses() {
