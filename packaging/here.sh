@@ -49,6 +49,10 @@ put() {
 }
 
 install_tree() { # install_tree TREE
+	# Before udev has the rule: no change that is older than this is to be acted on.
+	if [ -d "${SYSGENID_ROOT-}/run/systemd/system" ]; then
+		"$1${list%/*}/changed" adopt
+	fi
 	: >"$work/new"
 	find "$1" -mindepth 1 -type d -printf '/%P\n' | LC_ALL=C sort >"$work/directories"
 	find "$1" ! -type d -printf '/%P\n' | LC_ALL=C sort >"$work/files"
@@ -93,6 +97,8 @@ uninstall() {
 	rmdir "$sysconfdir/systemd/system/sysgenid-changed.target.wants" \
 		"$sysconfdir/systemd/system/sysgenid-ssh-host-keys-failed.target.wants" 2>/dev/null || :
 	rm "$list"
+	# Whoever installs it again begins anew.
+	rm -f "${SYSGENID_ROOT-}/run/sysgenid/served" "${SYSGENID_ROOT-}/run/sysgenid/cause"
 	awk '$1 == "directory" { print $3 }' "$work/old" | tac | while read -r path; do
 		[ ! -d "$path" ] || rmdir --ignore-fail-on-non-empty "$path"
 	done

@@ -22,6 +22,7 @@ front_door() {
 		UDEVDIR="$system/usr/lib/udev" UNITDIR="$system/usr/lib/systemd/system" \
 		PRESETDIR="$system/usr/lib/systemd/system-preset" \
 		MODULESLOADDIR="$system/usr/lib/modules-load.d" OSSLMODULESDIR="$system/usr/lib/ossl-modules" \
+		SYSGENID_ROOT="$system" \
 		>"$work/out" 2>"$work/err" || { diagnose "$work/out" "$work/err"; return 1; }
 }
 
@@ -37,6 +38,11 @@ same() { # same BEFORE AFTER
 # Some of what others have is there, and empty directories among it.
 mkdir -p "$system/usr/local/bin" "$system/usr/local/share/man" "$system/etc/systemd/system" \
 	"$system/etc/ssl" "$system/usr/lib/udev/rules.d"
+# It runs, and its generation has changed before.
+mkdir -p "$system/run/systemd/system" "$system/run/sysgenid" "$system/proc/self/fdinfo" "$system/dev" \
+	"$system/sys/class/misc/sysgenid" "$system/var/lib/sysgenid"
+printf 'sysgenid-generation:\t3\nsysgenid-epoch:\t4\nsysgenid-source:\tvmgenid\n' >"$system/proc/self/fdinfo/0"
+: >"$system/dev/sysgenid"
 echo other >"$system/usr/local/bin/other"
 echo other >"$system/etc/ssl/openssl.cnf"
 
@@ -96,6 +102,12 @@ installs_all() {
 	for words in "systemctl daemon-reload" "udevadm control --reload" "udevadm trigger" ldconfig; do
 		has "$work/out" "$words" || { echo "# it does not say: $words"; return 1; }
 	done
+}
+
+# What has changed before is no reason to act, once the rule is there; and is another day's, once it is gone.
+is_no_change() {
+	served=$(cat "$system/run/sysgenid/served")
+	[ "$served" = "$(stat -c %i "$system/sys/class/misc/sysgenid") 4 3" ] || { echo "# served: $served"; return 1; }
 }
 
 # The library's name is the same in the link and in the library, by the version.
@@ -200,6 +212,8 @@ result $? "a part is built alone, and says what it wants"
 build || exit
 installs_all
 result $? "make install"
+is_no_change
+result $? "make install into a system that runs is no change"
 has_a_soname
 result $? "the library's soname"
 keeps_what_was_changed

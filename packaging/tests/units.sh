@@ -88,6 +88,8 @@ for name in sync mv; do
 	END
 done
 program restorecon </dev/null
+program udevadm </dev/null
+program deb-systemd-invoke </dev/null
 program sleep </dev/null
 
 # system: a new one, in which nothing was changed yet
@@ -225,6 +227,45 @@ a_driver_that_is_loaded_again() {
 	generation 1 1 ioctl
 	rm "$root/run/sysgenid-hypervisor.1"
 	pending && runs overseer overseer
+}
+
+# In a system that runs, with changes that are older than what is installed, or that an earlier version
+# has served and not noted.
+an_installation_is_no_change() {
+	generation 3 3 vmgenid
+	installed && pending && runs || return
+	# What comes later counts, and so does what had come.
+	generation 4 4 vmgenid
+	pending && runs hypervisor || return
+	generation 5 5 vmgenid
+	installed && pending && runs hypervisor hypervisor || return
+	generation 6 6 ioctl
+	: >"$root/run/sysgenid-changed"
+	rm "$root/run/sysgenid/served"
+	installed && succeeds changed && runs hypervisor hypervisor overseer || return
+	# Removed, and installed again after a change that nobody waited for.
+	script prerm remove && generation 7 7 vmgenid || return
+	installed && pending && runs hypervisor hypervisor overseer || return
+	# Without a driver, or one that tells nothing, there is nothing to note.
+	script prerm remove && : >"$root/proc/self/fdinfo/0" && installed &&
+		rm "$root/dev/sysgenid" && installed && [ ! -e "$root/run/sysgenid/served" ] || return
+	fails changed nothing
+}
+
+# As packages do it.
+installed() {
+	script postinst configure && called "udevadm settle" "udevadm trigger"
+}
+
+# script NAME ARGUMENT: one of Debian's, in this system
+script() {
+	mkdir -p "$root/run/systemd/system" "$root/run/udev" "$root/usr/lib"
+	[ -S "$root/run/udev/control" ] || python3 -c 'import socket, sys
+socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$root/run/udev/control"
+	ln -sfn "$libexec" "$root/usr/lib/sysgenid"
+	: >"$work/calls"
+	sed "s,\([ \t]\)/\(run\|usr\|dev\|var\)/,\1$root/\2/,g" "$libexec/../debian/sysgenid.$1" >"$work/script"
+	sh "$work/script" "$2" >"$work/log" 2>&1 || { diagnose "$work/log"; return 1; }
 }
 
 # The driver only knows the last one's source.
@@ -1025,6 +1066,7 @@ test_of units_ask "the units for an identity ask whether it is to be replaced"
 test_of each_change_is_served_once "each change is served, and once"
 test_of a_change_before_udev_listens_counts "a change before udev listens counts"
 test_of a_driver_that_is_loaded_again "a driver that is loaded again has not changed"
+test_of an_installation_is_no_change "an installation into a system that runs is no change"
 test_of the_hypervisors_change_below_another_one "the hypervisor's change counts as such below an overseer's"
 test_of a_change_that_comes_meanwhile "a change that comes meanwhile begins another run"
 test_of systemd_that_does_not_listen "no change is lost while systemd does not listen"
