@@ -63,6 +63,7 @@ case "$*" in
 	for unit; do
 		case $unit in *.s*) echo "$unit" >>$work/active ;; esac
 	done ;;
+*Wants*) cat $work/wanted ;;
 *is-active*) grep -qxF "${*##* }" $work/active 2>/dev/null ;;
 *is-failed*) grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
 *list-jobs*) cat $work/jobs 2>/dev/null; rm -f $work/jobs ;;
@@ -102,6 +103,7 @@ system() {
 	: >"$root/dev/sysgenid"
 	generation 0 0 none
 	: >"$work/calls"
+	echo "sysgenid-clock.service sysgenid-machine-id.service sysgenid-ssh-host-keys.service" >"$work/wanted"
 }
 
 # generation GENERATION EPOCH SOURCE: what the driver says
@@ -332,7 +334,7 @@ machine_id_everywhere() {
 	cp "$root/etc/machine-id" "$root/var/lib/dbus/machine-id"
 	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new &&
 		is "D-Bus's ID" "$(cat "$root/var/lib/dbus/machine-id")" $new &&
-		is mode "$(stat -c %a "$root/etc/machine-id")" 444 &&
+		is mode "$(stat -c %a "$root/etc/machine-id")" 444 && [ -e "$root/run/sysgenid/identity.machine-id" ] &&
 		called "sync $root/etc/machine-id.sysgenid" "mv -f $root/etc/machine-id.sysgenid" \
 			"sync $root/etc" "sync $root/var/lib/dbus/machine-id.sysgenid" "restart systemd-journald.service" &&
 		not_called restorecon && [ ! -e "$work/elsewhere" ]
@@ -363,7 +365,8 @@ machine_id_that_is_mounted() {
 	: >"$work/calls"
 	rm "$root/etc/machine-id"
 	ln -s /proc/sys/kernel/random/boot_id "$root/etc/machine-id"
-	fails machine-id && said "another file is mounted over" &&
+	rm "$root/run/sysgenid/identity.machine-id"
+	fails machine-id && [ ! -e "$root/run/sysgenid/identity.machine-id" ] && said "another file is mounted over" &&
 		said "the machine ID is still $(cat /proc/sys/kernel/random/boot_id)" && not_called restart &&
 		is "the other file" "$(cat "$root/run/machine-id")" "$old"
 }
@@ -934,8 +937,16 @@ boots_as() { # boots_as first|same|copy
 
 # What follows is over, and has noted.
 served_as_copy() {
-	succeeds cold-clone note
-	rm "$root/run/sysgenid/cause"
+	have_run machine-id ssh-host-keys
+	succeeds cold-clone note "$conf" || return
+	succeeds cold-clone over
+	[ ! -e "$root/run/sysgenid/cause" ] || { echo "# the run has no end"; return 1; }
+}
+
+have_run() { # have_run NAME...: of the units that give an identity, these have succeeded
+	for name; do
+		: >"$root/run/sysgenid/identity.$name"
+	done
 }
 
 cold_clones_of_a_template() {
@@ -1008,14 +1019,15 @@ a_clone_that_boots_later() {
 	boots_as first || return
 	vmgenid B
 	because hypervisor
-	succeeds cold-clone note || return
+	have_run machine-id ssh-host-keys
+	succeeds cold-clone note "$conf" || return
 	uuid 2
 	boots_as same
 }
 
 ids_that_are_none() {
 	for id in 00000000-0000-0000-0000-000000000000 FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF \
-		03000200-0400-0500-0006-000700080009 "Not Settable"; do
+		03000200-0400-0500-0006-000700080009 00020003-0004-0005-0006-000700080009 "Not Settable"; do
 		echo "$id" >"$root/sys/class/dmi/id/product_uuid"
 		fails cold-clone boot "$conf" && said "gives this machine no ID" || return
 	done
@@ -1030,6 +1042,32 @@ ids_that_are_none() {
 a_prepared_template() {
 	uuid 1
 	succeeds cold-clone template && boots_as copy && served_as_copy && boots_as same
+}
+
+# A hypervisor that gives no ID.
+a_prepared_template_without_ids() {
+	succeeds cold-clone template && boots_as copy || return
+	# Not before it has an identity, and then once.
+	fails cold-clone note "$conf" && boots_as copy && served_as_copy || return
+	: >"$work/calls"
+	fails cold-clone boot "$conf" && said "gives this machine no ID" && not_called restart || return
+	succeeds cold-clone template && : >"$conf/no-template" && succeeds cold-clone boot "$conf" &&
+		said "it is no template" && rm "$conf/no-template" && fails cold-clone boot "$conf" || return
+	# It has one later.
+	uuid 1
+	boots_as first && boots_as same
+}
+
+# The first three fields of a UUID stand in memory in one of two orders.
+a_uuid_the_other_way_round() {
+	echo 00112233-4455-6677-8899-AABBCCDDEEFF >"$root/sys/class/dmi/id/product_uuid"
+	boots_as first || return
+	echo 33221100-5544-7766-8899-aabbccddeeff >"$root/sys/class/dmi/id/product_uuid"
+	boots_as same && is note "$(cat "$root/$note")" "uuid 33221100554477668899aabbccddeeff" || return
+	echo 00112233-4455-6677-8899-aabbccddeeff >"$root/sys/class/dmi/id/product_uuid"
+	boots_as same || return
+	echo 00112233-4455-6677-9988-aabbccddeeff >"$root/sys/class/dmi/id/product_uuid"
+	boots_as copy
 }
 
 cold_clone_that_is_no_template() {
@@ -1047,10 +1085,56 @@ cold_clone_whose_units_fail() {
 	boots_as first || return
 	uuid 2
 	boots_as copy || return
-	echo sysgenid-ssh-host-keys.service >"$work/failing"
-	fails cold-clone note && said "sysgenid-ssh-host-keys.service has failed" || return
-	rm "$work/failing"
+	have_run machine-id
+	fails cold-clone note "$conf" && said "sysgenid-ssh-host-keys.service has not succeeded" || return
+	succeeds cold-clone over
+	# An overseer's change, by which they are left out.
+	because overseer
+	succeeds cold-clone note "$conf" && said "Not run" || return
+	succeeds cold-clone over && [ -e "$root/run/sysgenid/cause" ] || return
+	rm "$root/run/sysgenid/cause"
+	boots_as copy || return
+	# What had succeeded was in another run.
+	fails cold-clone note "$conf" && said "sysgenid-machine-id.service has not succeeded" || return
+	boots_as copy && served_as_copy && boots_as same || return
+	# One that is not wanted is not waited for.
+	uuid 3
+	echo sysgenid-machine-id.service >"$work/wanted"
+	boots_as copy && have_run machine-id && succeeds cold-clone note "$conf" && boots_as same || return
+	# An overseer who is listened to, and an administrator who has mended it by hand.
+	uuid 4
+	boots_as copy || return
+	: >"$conf/identity-at-trigger"
+	because overseer
+	fails cold-clone note "$conf" && have_run machine-id && succeeds cold-clone note "$conf" && boots_as same
+}
+
+# Nothing but what it announces takes the mark away.
+a_mark_stays_until_it_is_served() {
+	uuid 1
+	boots_as first && succeeds cold-clone template || return
+	because overseer
+	succeeds cold-clone note "$conf" && is note "$(cat "$root/$note")" template || return
+	: >"$conf/no-template"
+	because hypervisor
+	succeeds cold-clone note "$conf" && is note "$(cat "$root/$note")" template || return
+	rm "$conf/no-template"
+	fails cold-clone note "$conf" && is note "$(cat "$root/$note")" template || return
 	boots_as copy && served_as_copy && boots_as same
+}
+
+# A run that is over is over without a driver, too.
+the_end_of_a_copys_run() {
+	uuid 1
+	boots_as first || return
+	uuid 2
+	boots_as copy && called "--no-block restart sysgenid-changed.target" \
+		"--no-block start sysgenid-cold-clone-over.service" || return
+	echo "12 sysgenid-changed.target restart running" >"$work/jobs"
+	succeeds cold-clone over && called list-jobs sleep list-jobs &&
+		[ ! -e "$root/run/sysgenid/cause" ] || { echo "# the run has no end"; return 1; }
+	unit sysgenid-cold-clone-over.service.in After=sysgenid-changed.target \
+		"ExecStart=@LIBEXECDIR@/cold-clone over"
 }
 
 test_of() { # test_of FUNCTION NAME
@@ -1111,6 +1195,10 @@ test_of cold_clones_without_a_uuid "cold clones: without a UUID"
 test_of a_clone_that_boots_later "cold clones: a clone that was resumed is none when it boots"
 test_of ids_that_are_none "cold clones: what many machines have is no ID"
 test_of a_prepared_template "cold clones: a template can be prepared"
+test_of a_prepared_template_without_ids "cold clones: a template can be prepared where there is no ID"
+test_of a_uuid_the_other_way_round "cold clones: a UUID in the other order of bytes is the same"
 test_of cold_clone_that_is_no_template "cold clones: a machine that is no template"
 test_of cold_clone_whose_units_fail "cold clones: tried again where a unit has failed"
+test_of a_mark_stays_until_it_is_served "cold clones: a mark stays until it is served"
+test_of the_end_of_a_copys_run "cold clones: their run has an end"
 end_tests
