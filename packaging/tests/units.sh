@@ -810,6 +810,16 @@ fence_of_another_server() {
 	succeeds ssh-fence raise && serves && succeeds ssh-fence lift && serves internal.service ssh.service
 }
 
+# The boot waits for what gives a copy an identity, and not from its own beginning on.
+boot_waits() {
+	unit=$libexec/../systemd/sysgenid-cold-clone.target
+	! grep -n '^Job[A-Za-z]*Timeout' "$unit" || return
+	for name in $(sed -n 's/^After=//p' "$unit"); do
+		grep -q '^TimeoutStartSec=[1-9]' "$libexec/../systemd/$name.in" ||
+			{ echo "# $name has no limit"; return 1; }
+	done
+}
+
 # unit NAME LINE...: it has each of them
 unit() {
 	file=$libexec/../systemd/$1
@@ -1194,6 +1204,7 @@ test_of cold_clones_with_one_id "cold clones: with one ID"
 test_of cold_clones_without_a_uuid "cold clones: without a UUID"
 test_of a_clone_that_boots_later "cold clones: a clone that was resumed is none when it boots"
 test_of ids_that_are_none "cold clones: what many machines have is no ID"
+test_of boot_waits "cold clones: the boot waits for each unit, as long as that may take"
 test_of a_prepared_template "cold clones: a template can be prepared"
 test_of a_prepared_template_without_ids "cold clones: a template can be prepared where there is no ID"
 test_of a_uuid_the_other_way_round "cold clones: a UUID in the other order of bytes is the same"
