@@ -687,8 +687,16 @@ is_left_alone() {
 
 dhcp_of_nobody() {
 	fails dhcp && said "None of systemd-networkd, NetworkManager, dhcpcd and dhclient runs here" || return
+}
+
+# A copy that boots: what asks is not interrupted, be it on its way already.
+dhcp_of_a_copy() {
 	because copied
-	succeeds dhcp && said "Nothing asks for addresses yet"
+	succeeds dhcp || return
+	echo systemd-networkd.service >"$work/active"
+	process 76 dhclient eth0
+	echo 76 >"$root/run/dhclient.eth0.pid"
+	succeeds dhcp && said "Nothing is done" && not_called restart && not_called systemd-run
 }
 
 # --- The fence ------------------------------------------------------------------
@@ -1187,6 +1195,7 @@ test_of dhcp_of_dhcpcd "DHCP: dhcpcd"
 test_of dhcp_of_dhclient "DHCP: dhclient"
 test_of dhcp_of_somebody "DHCP: a dhclient that is not this system's is left alone"
 test_of dhcp_of_nobody "DHCP: nobody asks"
+test_of dhcp_of_a_copy "DHCP: nothing is done in a copy that boots"
 test_of fence_stops_what_serves "fence: what listens is stopped, and runs again when it is lifted"
 test_of fence_that_is_not_up "fence: none is lifted where there is none"
 test_of fence_at_boot "fence: what was to be started is started when it is lifted"
