@@ -44,6 +44,7 @@ case "$*" in
 	done <$work/active
 	echo "sshd@.service loaded inactive dead nothing" ;;
 *AssertResult*)
+	[ ! -e $work/mute ] || exit 1
 	# A template is no unit.
 	case $* in *@.*) exit 1 ;; esac
 	while read -r unit; do
@@ -61,6 +62,7 @@ case "$*" in
 *" start "*)
 	! [ -e $root/run/sysgenid/ssh-fence ] && ! [ -e $root/var/lib/sysgenid/ssh-fence ] || exit 1
 	for unit; do
+		! grep -qxF "$unit" $work/unstartable 2>/dev/null || exit 1
 		case $unit in *.s*) echo "$unit" >>$work/active ;; esac
 	done ;;
 *Wants*) cat $work/wanted ;;
@@ -710,7 +712,7 @@ serving() { # serving UNIT...
 	done
 	printf '%s\n' "$@" >"$work/active"
 	: >"$work/refused"
-	rm -f "$work/mute" "$work/lingering"
+	rm -f "$work/mute" "$work/lingering" "$work/unstartable"
 }
 
 serves() { # serves UNIT...: these run, and no more
@@ -738,7 +740,7 @@ fence_stops_what_serves() {
 	succeeds ssh-fence raise && fence_is up && said "Stopped: ssh.service ssh.socket sshd-vsock.socket" || return
 	: >"$work/calls"
 	succeeds ssh-fence replaced && fence_is down &&
-		called "--no-block start ssh.socket sshd-vsock.socket ssh.service" &&
+		called "--no-block start ssh.socket" "start sshd-vsock.socket" "start ssh.service" &&
 		serves cron.service ssh.service ssh.socket ssh@7-10.0.0.1:22-10.0.0.2:4711.service sshd-vsock.socket
 }
 
@@ -807,6 +809,24 @@ fence_on_a_disk_that_cannot_be_written() {
 	rm "$root/var/lib/sysgenid"
 	mkdir -p "$root/var/lib/sysgenid/ssh-fence/something"
 	succeeds ssh-fence raise && serves && fails ssh-fence replaced && fence_is up && serves
+}
+
+# The keys are new, and so there is no fence, whatever becomes of a server.
+fence_around_what_cannot_be_started() {
+	for verb in replaced lift; do
+		serving ssh.service ssh.socket gone.service
+		mkdir -p "$root/etc/systemd/system/gone.service.d"
+		ln -sf /usr/lib/sysgenid/ssh-fence.conf "$root/etc/systemd/system/gone.service.d/sysgenid-ssh-fence.conf"
+		succeeds ssh-fence raise && serves || return
+		echo gone.service >"$work/unstartable"
+		succeeds ssh-fence $verb && said "Not started: gone.service" && fence_is down &&
+			serves ssh.service ssh.socket || return
+	done
+	# systemd does not tell what it has refused.
+	serving ssh.service
+	succeeds ssh-fence raise || return
+	: >"$work/mute"
+	succeeds ssh-fence replaced && said "systemd does not tell" && fence_is down && serves ssh.service
 }
 
 # The administrator's own server, by a link.
@@ -1201,6 +1221,7 @@ test_of fence_that_is_not_up "fence: none is lifted where there is none"
 test_of fence_at_boot "fence: what was to be started is started when it is lifted"
 test_of fence_that_cannot_be_raised "fence: up or down, and never in between"
 test_of fence_on_a_disk_that_cannot_be_written "fence: until the next boot, where nothing can be written"
+test_of fence_around_what_cannot_be_started "fence: what cannot be started does not keep it up"
 test_of fence_of_another_server "fence: the administrator's own server"
 test_of fence_and_its_units "fence: raised by a failure, and only where that is enabled"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
