@@ -90,6 +90,11 @@ uninstall() {
 			"(which lies in LIBEXECDIR, if that was given)" >&2
 		exit 1
 	fi
+	# What serves SSH is not kept from it by what is gone.
+	if [ -x "${list%/*}/ssh-fence" ]; then
+		"${list%/*}/ssh-fence" lift >/dev/null ||
+			echo "The fence around SSH host keys could not be lifted: sysgenid-changed.target(7)" >&2
+	fi
 	awk '$1 == "file" { print $3 }' "$work/old" | xargs -r rm -f
 	# Whatever was enabled here is a link to a unit that is gone.
 	find "$sysconfdir/systemd" -type l -lname '*/sysgenid-*' ! -exec test -e {} \; -delete \

@@ -150,6 +150,8 @@ waits_for_the_disk() {
 		printf '#!/bin/sh\necho "%s $*" >>%s/asked\nexec %s "$@"\n' $name "$work" "$(command -v $name)" \
 			>"$work/recording/$name" && chmod +x "$work/recording/$name" || return
 	done
+	# It is asked what the fence keeps from being served, too.
+	printf '#!/bin/sh\n' >"$work/recording/systemctl" && chmod +x "$work/recording/systemctl" || return
 	PATH=$work/recording:$PATH front_door install || return
 	awk '$1 == "file" { print $3 }' "$system/usr/lib/sysgenid/installed" >"$work/files"
 	echo "$system/usr/lib/sysgenid/installed" >>"$work/files"
@@ -173,8 +175,9 @@ removes_what_it_made() {
 	ln -s "$system/usr/lib/systemd/system/sysgenid-clock.service" "$units/sysgenid-changed.target.wants"
 	ln -s "$system/usr/lib/systemd/system/sysgenid-ssh-fence.service" \
 		"$units/sysgenid-ssh-host-keys-failed.target.wants"
+	echo >"$system/var/lib/sysgenid/ssh-fence"
 	# It does not matter with what variables it was installed.
-	front_door uninstall || return
+	PATH=$work/recording:$PATH front_door uninstall || return
 	listed >"$work/after"
 	same "$work/before" "$work/after"
 }

@@ -266,7 +266,7 @@ script() {
 	mkdir -p "$root/run/systemd/system" "$root/run/udev" "$root/usr/lib"
 	[ -S "$root/run/udev/control" ] || python3 -c 'import socket, sys
 socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$root/run/udev/control"
-	ln -sfn "$libexec" "$root/usr/lib/sysgenid"
+	[ -L "$root/usr/lib/sysgenid" ] || ln -s "$libexec" "$root/usr/lib/sysgenid"
 	: >"$work/calls"
 	sed "s,\([ \t]\)/\(run\|usr\|dev\|var\)/,\1$root/\2/,g" "$libexec/../debian/sysgenid.$1" >"$work/script"
 	sh "$work/script" "$2" >"$work/log" 2>&1 || { diagnose "$work/log"; return 1; }
@@ -848,6 +848,14 @@ boot_waits() {
 	done
 }
 
+# Whoever removes the package has SSH served again.
+fence_of_a_package_that_is_removed() {
+	serving ssh.service
+	succeeds ssh-fence raise && serves && script prerm remove && fence_is down && serves ssh.service || return
+	# Not by an upgrade, which keeps the units.
+	succeeds ssh-fence raise && script prerm upgrade && fence_is up && serves
+}
+
 # unit NAME LINE...: it has each of them
 unit() {
 	file=$libexec/../systemd/$1
@@ -1223,6 +1231,7 @@ test_of fence_that_cannot_be_raised "fence: up or down, and never in between"
 test_of fence_on_a_disk_that_cannot_be_written "fence: until the next boot, where nothing can be written"
 test_of fence_around_what_cannot_be_started "fence: what cannot be started does not keep it up"
 test_of fence_of_another_server "fence: the administrator's own server"
+test_of fence_of_a_package_that_is_removed "fence: lifted when the package is removed"
 test_of fence_and_its_units "fence: raised by a failure, and only where that is enabled"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"
 test_of hooks_that_others_can_write "hooks: none that others can write"
