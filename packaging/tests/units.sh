@@ -397,6 +397,12 @@ machine_id_of_a_first_boot() {
 	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new
 }
 
+# An empty file is no first boot's, and the ID that systemd has put there can be the firmware's.
+machine_id_of_an_empty_file() {
+	because copied
+	succeeds machine-id && is ID "$(cat "$root/etc/machine-id")" $new
+}
+
 # What systemd has encrypted under the old ID is lost under a new one: not by a program.
 machine_id_with_credentials() {
 	old=$(cat "$root/etc/machine-id")
@@ -1090,6 +1096,25 @@ a_prepared_template() {
 	succeeds cold-clone template && boots_as copy && served_as_copy && boots_as same
 }
 
+# What the administrator's guide says, in a machine whose units have never run: wherever it has the unit
+# for cold clones enabled, a command follows by which the next boot is a copy's.
+a_template_by_the_guide() {
+	guide=$libexec/../../Documentation/admin-guide/sysgenid.rst
+	sed -n '/systemctl enable.*sysgenid-clock/,/^Where the hypervisor gives no ID/p' "$guide" |
+		grep -E '^  (.*/cold-clone .*|poweroff|touch .*no-template)$' | sed 's/^ *//' >"$work/commands"
+	is commands "$(tr '\n' ',' <"$work/commands")" \
+		"/usr/lib/sysgenid/cold-clone template,poweroff,touch /etc/sysgenid/no-template," || return
+	uuid 1
+	# shellcheck disable=SC2046 # words
+	succeeds cold-clone $(sed -n 's,^/usr/lib/sysgenid/cold-clone ,,p' "$work/commands") || return
+	uuid 2
+	boots_as copy && served_as_copy || return
+	# In production, and restored.
+	: >"$conf/no-template"
+	uuid 3
+	succeeds cold-clone boot "$conf" && runs copied && because hypervisor && fails identity "$conf"
+}
+
 # A hypervisor that gives no ID.
 a_prepared_template_without_ids() {
 	succeeds cold-clone template && boots_as copy || return
@@ -1208,6 +1233,7 @@ test_of machine_id_of_run "machine ID: written into the file of /run that is mou
 test_of machine_id_that_is_mounted "machine ID: another file that is mounted there is written, or that is said"
 test_of machine_id_that_does_not_stay "machine ID: what is not there afterwards is an error"
 test_of machine_id_of_a_first_boot "machine ID: the one of a first boot stays in a copy"
+test_of machine_id_of_an_empty_file "machine ID: in a copy, an ID that is no first boot's is replaced"
 test_of machine_id_with_credentials "machine ID: it stays where systemd could not read its credentials any more"
 test_of units_try_where_etc_is_read_only "no unit is left out where /etc is read-only"
 test_of clock_by_the_real_time_clock "clock: the real-time clock, by hwclock"
@@ -1245,6 +1271,7 @@ test_of a_clone_that_boots_later "cold clones: a clone that was resumed is none 
 test_of ids_that_are_none "cold clones: what many machines have is no ID"
 test_of boot_waits "cold clones: the boot waits for each unit, as long as that may take"
 test_of a_prepared_template "cold clones: a template can be prepared"
+test_of a_template_by_the_guide "cold clones: a template as the administrator's guide has it"
 test_of a_prepared_template_without_ids "cold clones: a template can be prepared where there is no ID"
 test_of a_uuid_the_other_way_round "cold clones: a UUID in the other order of bytes is the same"
 test_of cold_clone_that_is_no_template "cold clones: a machine that is no template"
