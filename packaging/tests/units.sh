@@ -848,7 +848,9 @@ fence_of_another_server() {
 boot_waits() {
 	unit=$libexec/../systemd/sysgenid-cold-clone.target
 	! grep -n '^Job[A-Za-z]*Timeout' "$unit" || return
-	for name in $(sed -n 's/^After=//p' "$unit"); do
+	units=$(sed -n 's/^After=//p' "$unit")
+	[ -n "$units" ] || return
+	for name in $units; do
 		grep -q '^TimeoutStartSec=[1-9]' "$libexec/../systemd/$name.in" ||
 			{ echo "# $name has no limit"; return 1; }
 	done
@@ -1202,8 +1204,8 @@ the_end_of_a_copys_run() {
 	boots_as copy && called "--no-block restart sysgenid-changed.target" \
 		"--no-block start sysgenid-cold-clone-over.service" || return
 	echo "12 sysgenid-changed.target restart running" >"$work/jobs"
-	succeeds cold-clone over && called list-jobs sleep list-jobs &&
-		[ ! -e "$root/run/sysgenid/cause" ] || { echo "# the run has no end"; return 1; }
+	succeeds cold-clone over && called list-jobs sleep list-jobs || return
+	[ ! -e "$root/run/sysgenid/cause" ] || { echo "# the run has no end"; return 1; }
 	unit sysgenid-cold-clone-over.service.in After=sysgenid-changed.target \
 		"ExecStart=@LIBEXECDIR@/cold-clone over"
 }
