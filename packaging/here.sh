@@ -51,7 +51,9 @@ put() {
 install_tree() { # install_tree TREE
 	# Before udev has the rule: no change that is older than this is to be acted on.
 	if [ -d "${SYSGENID_ROOT-}/run/systemd/system" ]; then
-		"$1${list%/*}/changed" adopt
+		# /tmp may be a place where nothing is executed.
+		sh "$1${list%/*}/changed" adopt ||
+			echo "It is not noted that changes until now are none to act on" >&2
 	fi
 	: >"$work/new"
 	find "$1" -mindepth 1 -type d -printf '/%P\n' | LC_ALL=C sort >"$work/directories"

@@ -24,7 +24,8 @@ cat $work/configuration
 END
 printf '#!/bin/sh\necho "sync $*" >>%s/asked\n' "$work" >"$work/bin/sync"
 printf '#!/bin/sh\necho "mv $*" >>%s/asked\n[ -e %s/immovable ] || exec /bin/mv "$@"\n' "$work" "$work" >"$work/bin/mv"
-printf '#!/bin/sh\necho "$@" >>%s/asked\n' "$work" >"$work/bin/systemctl"
+printf '#!/bin/sh\necho "$@" >>%s/asked\n[ ! -e %s/refuses ] || case $* in *reload*) exit 1 ;; esac\n' \
+	"$work" "$work" >"$work/bin/systemctl"
 chmod +x "$work"/bin/*
 
 # is_new NUMBER: it is another key, and both of its halves are
@@ -98,6 +99,38 @@ without_keys() {
 	{ [ $status = 0 ] && has "$work/log" "there are no host keys yet"; } || { diagnose "$work/log"; return 1; }
 }
 
+# Then sshd serves the old ones, and the next boot tries again.
+that_are_not_served() {
+	: >"$work/refuses"
+	! replaces hostkey >"$work/said"
+	result=$?
+	rm "$work/refuses"
+	[ $result -eq 0 ] && is_new 1 && [ ! -e "$identity" ]
+}
+
+# A copy without sshd has what it needs; where a machine that runs has none, it may have lost it.
+without_sshd() {
+	rm -f "$identity"
+	mv "$work/bin/sshd" "$work/sshd"
+	# Nothing else that is called so.
+	path=$work/bin:$work/few
+	mkdir -p "$work/few"
+	for program in sh sed cat mkdir rm chmod; do
+		ln -sf "$(command -v $program)" "$work/few/$program"
+	done
+	PATH=$path "$script" >"$work/log" 2>&1
+	running=$?
+	echo copied >"$work/root/run/sysgenid/cause"
+	PATH=$path "$script" >"$work/log" 2>&1
+	copied=$?
+	rm "$work/root/run/sysgenid/cause"
+	mv "$work/sshd" "$work/bin/sshd"
+	if [ $running -eq 0 ] || [ $copied -ne 0 ] || [ ! -e "$identity" ]; then
+		diagnose "$work/log"
+		return 1
+	fi
+}
+
 is_an_error() { # is_an_error CONFIGURATION: without a host key in it
 	echo "$1" >"$work/configuration"
 	if PATH=$work/bin:$PATH "$script" >"$work/log" 2>&1; then
@@ -120,6 +153,10 @@ that_does_not_stay
 result $? "a key that is not replaced is an error"
 without_keys
 result $? "without keys there is nothing to replace, and that is an error"
+that_are_not_served
+result $? "where sshd does not take them, this machine has no identity yet"
+without_sshd
+result $? "a copy without sshd needs no keys"
 is_an_error "port 22"
 result $? "a configuration that is not understood is an error"
 end_tests

@@ -66,6 +66,7 @@ case "$*" in
 		case $unit in *.s*) echo "$unit" >>$work/active ;; esac
 	done ;;
 *Wants*) cat $work/wanted ;;
+*LoadState*) cat "$work/shown.${*##* }" 2>/dev/null || echo ConditionTimestampMonotonic=0 ;;
 *is-active*) grep -qxF "${*##* }" $work/active 2>/dev/null ;;
 *is-failed*) grep -qxF "${*##* }" $work/failing 2>/dev/null ;;
 *list-jobs*) cat $work/jobs 2>/dev/null; rm -f $work/jobs ;;
@@ -1174,8 +1175,26 @@ cold_clone_whose_units_fail() {
 	uuid 3
 	echo sysgenid-machine-id.service >"$work/wanted"
 	boots_as copy && have_run machine-id && succeeds cold-clone note "$conf" && boots_as same || return
+	# Nor is one that the administrator has left out; but one is that was started, or will be.
+	echo "sysgenid-machine-id.service sysgenid-ssh-host-keys.service" >"$work/wanted"
+	shown=$work/shown.sysgenid-machine-id.service
+	number=4
+	for leaves_out in "LoadState=masked" "LoadState=loaded ConditionTimestampMonotonic=7 ConditionResult=no"; do
+		uuid $number
+		boots_as copy && have_run ssh-host-keys || return
+		for waited_for in "ConditionTimestampMonotonic=0 ConditionResult=no" \
+			"ConditionTimestampMonotonic=7 ConditionResult=yes"; do
+			echo "LoadState=loaded $waited_for" | tr ' ' '\n' >"$shown"
+			fails cold-clone note "$conf" || return
+		done
+		echo "$leaves_out" | tr ' ' '\n' >"$shown"
+		succeeds cold-clone note "$conf" && boots_as same || return
+		number=$((number + 1))
+	done
+	rm "$shown"
+	echo sysgenid-machine-id.service >"$work/wanted"
 	# An overseer who is listened to, and an administrator who has mended it by hand.
-	uuid 4
+	uuid 6
 	boots_as copy || return
 	: >"$conf/identity-at-trigger"
 	because overseer
