@@ -27,7 +27,6 @@ use crate::cli::Phase;
 use crate::cli::SnapshotArguments;
 use crate::deadline::Deadline;
 use crate::exit::Failure;
-use crate::followers::Followers;
 use crate::followers::Unit;
 use crate::hooks;
 use crate::hooks::Hook;
@@ -40,6 +39,9 @@ use crate::output::count;
 use crate::supervised::Limits;
 use crate::supervised::Signals;
 use crate::supervised::Supervisor;
+use crate::wait::AllWaited;
+use crate::wait::Ends;
+use crate::wait::Limit;
 use crate::wait::SLICE;
 use crate::wait::Waited;
 use crate::wait::Whom;
@@ -281,7 +283,7 @@ fn undo(arguments: &SnapshotArguments, hooks: &Hooks, generation: Generation) ->
 }
 
 fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Result<(), Failure> {
-    let timeout = arguments.timeout.unwrap_or(TIMEOUT);
+    let timeout = arguments.timeout.or(Some(TIMEOUT));
     let opened = Overseer::open();
     let _lock = Lock::take(&arguments.state)?;
     let hooks = Hooks::of_post(arguments);
@@ -290,8 +292,10 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
     let mut waiting = Waiting {
         arguments,
         signals,
-        timeout,
-        deadline: Deadline::after(Some(timeout)),
+        limit: Limit {
+            timeout,
+            deadline: Deadline::after(timeout),
+        },
         lines,
     };
 
@@ -311,13 +315,25 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
     let start = Instant::now();
     let early = run(&hooks.thaw, "thaw");
     // It has limits of its own.
-    waiting.deadline = waiting.deadline.later(start.elapsed());
+    waiting.limit.deadline = waiting.limit.deadline.later(start.elapsed());
     waiting.lines.extend(hooks::lines(&early));
-    let (mut waited, mut units, mut succeeded) = (None, None, Ok(()));
-    let in_time = settled.and_then(|()| match &overseer {
-        Some(overseer) => waiting.for_all(overseer, &mut waited, &mut units, &mut succeeded),
-        None => Ok(()),
+    let waited = settled.and_then(|()| {
+        overseer
+            .as_ref()
+            .map(|overseer| waiting.for_all(overseer))
+            .transpose()
     });
+    // A unit that has failed keeps nobody from thawing, since it may never succeed.
+    let (waited, units, in_time, succeeded) = match waited {
+        Ok(Some((
+            AllWaited {
+                watchers, units, ..
+            },
+            ends,
+        ))) => (Some(watchers), units, ends.in_time, ends.succeeded),
+        Ok(None) => (None, None, Ok(()), Ok(())),
+        Err(failure) => (None, None, Err(failure), Ok(())),
+    };
     let mut late = Vec::new();
     if in_time.is_ok() || goes_on {
         late = run(&hooks.post, "post");
@@ -366,8 +382,7 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
 struct Waiting<'a> {
     arguments: &'a SnapshotArguments,
     signals: &'a Signals,
-    timeout: Duration,
-    deadline: Deadline,
+    limit: Limit,
     /// What there is to say of it.
     lines: Vec<String>,
 }
@@ -381,12 +396,12 @@ impl Waiting<'_> {
             self.lines.push(text.into());
         }
         loop {
-            match overseer.settle(Some(self.deadline.slice(SLICE))) {
+            match overseer.settle(Some(self.limit.deadline.slice(SLICE))) {
                 Ok(()) => return Ok(()),
                 Err(Error::NotSettled { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            if self.deadline.is_over() || self.signals.came().is_some() {
+            if self.limit.deadline.is_over() || self.signals.came().is_some() {
                 let text = "a change of the generation is due, and has not come in time";
                 let late = Err(Failure::TimedOut(text.into()));
                 return self.or_signal(late, "a change of the generation was due");
@@ -413,45 +428,27 @@ impl Waiting<'_> {
         });
     }
 
-    /// Waits for the watchers and the units, and hands out what came of it, and whether the units have
-    /// succeeded: one that has failed keeps nobody from thawing, since it may never succeed.
-    fn for_all(
-        &mut self,
-        overseer: &Overseer,
-        waited: &mut Option<Waited>,
-        units: &mut Option<Vec<Unit>>,
-        succeeded: &mut Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    /// Waits for the watchers and the units.
+    fn for_all(&mut self, overseer: &Overseer) -> Result<(AllWaited, Ends), Failure> {
         let Self {
-            arguments,
-            signals,
-            timeout,
-            deadline,
-            ..
+            arguments, signals, ..
         } = *self;
         let whom = Whom::of(arguments.privileged_only, &arguments.user)?;
         let has_come = || signals.came().is_some();
-        loop {
-            let epoch = overseer.status()?.epoch();
-            let watchers = Waited::wait_for(overseer, &whom, &deadline, SLICE, has_come)?;
-            let in_time = watchers.result(Some(timeout));
-            let mut said = watchers.to_string();
-            *waited = Some(watchers);
-            let mut in_time = self.or_signal(in_time, "not all tracked watchers had acknowledged");
-            if in_time.is_ok() && !arguments.no_units {
-                let followers = Followers::wait(overseer, &deadline, has_come)?;
-                said.push_str(&followers.to_string());
-                *succeeded = followers.succeeded();
-                let ended = followers.in_time(Some(timeout));
-                *units = followers.units;
-                in_time = self.or_signal(ended, "what follows the change had not ended");
-            }
-            // Of a change that came while the units were waited for, watchers have to be as well.
-            if in_time.is_err() || overseer.status()?.epoch() == epoch {
-                self.lines.extend(said.lines().map(str::to_owned));
-                return in_time;
-            }
-        }
+        let with_units = !arguments.no_units;
+        let (waited, mut ends) =
+            AllWaited::wait(overseer, &whom, &self.limit, with_units, has_come)?;
+        self.lines
+            .extend(waited.to_string().lines().map(str::to_owned));
+        ends.in_time = self.or_signal(
+            ends.in_time,
+            if waited.watchers.all_acked {
+                "what follows the change had not ended"
+            } else {
+                "not all tracked watchers had acknowledged"
+            },
+        );
+        Ok((waited, ends))
     }
 
     /// Where a signal came, it is the reason for what did not come in time.

@@ -36,7 +36,8 @@ pub fn run(arguments: &TriggerArguments, output: Output) -> Result<(), Failure> 
     let generation = overseer.trigger_with_entropy(arguments.min, entropy)?;
     let generation = generation.get();
     let (waited, result) = if arguments.wait {
-        let (waited, result) = AllWaited::wait(&overseer, arguments.timeout, !arguments.no_units)?;
+        let (waited, result) =
+            AllWaited::of_all(&overseer, arguments.timeout, !arguments.no_units)?;
         (Some(waited), result)
     } else {
         (None, Ok(()))

@@ -44,9 +44,9 @@ pub struct Waited {
 pub struct AllWaited {
     /// The watchers.
     #[serde(flatten)]
-    watchers: Waited,
+    pub watchers: Waited,
     /// The units that follow a change, if they were waited for, and there are any.
-    units: Option<Vec<Unit>>,
+    pub units: Option<Vec<Unit>>,
     /// In words.
     #[serde(skip)]
     said: String,
@@ -62,45 +62,81 @@ struct Answer {
 /// Waits, and says what came of it.
 pub fn run(arguments: &WaitArguments, output: Output) -> Result<(), Failure> {
     let overseer = Overseer::open()?;
-    let (waited, result) = AllWaited::wait(&overseer, arguments.timeout, !arguments.no_units)?;
+    let (waited, result) = AllWaited::of_all(&overseer, arguments.timeout, !arguments.no_units)?;
     let generation = overseer.generation().get();
     output.show(&Answer { generation, waited })?;
     result
 }
 
 impl AllWaited {
-    /// Waits, until the time is over, and says with what it is to end.
+    /// Waits, until the deadline or something `is_over`.
     pub fn wait(
         overseer: &Overseer,
-        timeout: Option<Duration>,
+        whom: &Whom,
+        limit: &Limit,
         with_units: bool,
-    ) -> Result<(Self, Result<(), Failure>), Failure> {
-        let deadline = Deadline::after(timeout);
+        is_over: impl Fn() -> bool,
+    ) -> Result<(Self, Ends), Failure> {
+        let Limit { timeout, deadline } = limit;
         loop {
             let epoch = overseer.status()?.epoch();
-            let watchers = Waited::wait_for(overseer, &Whom::All, &deadline, SLICE, || false)?;
+            let watchers = Waited::wait_for(overseer, whom, deadline, &is_over)?;
             let mut said = watchers.to_string();
-            let mut result = watchers.result(timeout);
+            let mut ends = Ends {
+                in_time: watchers.result(*timeout),
+                succeeded: Ok(()),
+            };
             let mut units = None;
-            if with_units && result.is_ok() {
-                let followers = Followers::wait(overseer, &deadline, || false)?;
+            if with_units && ends.in_time.is_ok() {
+                let followers = Followers::wait(overseer, deadline, &is_over)?;
                 said.push_str(&followers.to_string());
-                result = followers
-                    .in_time(timeout)
-                    .and_then(|()| followers.succeeded());
+                ends.in_time = followers.in_time(*timeout);
+                ends.succeeded = followers.succeeded();
                 units = followers.units;
             }
             // Of a change that came while the units were waited for, watchers have to be as well.
-            if result.is_err() || overseer.status()?.epoch() == epoch {
+            if ends.in_time.is_err() || overseer.status()?.epoch() == epoch {
                 let waited = Self {
                     watchers,
                     units,
                     said,
                 };
-                return Ok((waited, result));
+                return Ok((waited, ends));
             }
         }
     }
+
+    /// The same for everybody, for as long as that. Says with what it is to end.
+    pub fn of_all(
+        overseer: &Overseer,
+        timeout: Option<Duration>,
+        with_units: bool,
+    ) -> Result<(Self, Result<(), Failure>), Failure> {
+        let limit = Limit {
+            timeout,
+            deadline: Deadline::after(timeout),
+        };
+        let (waited, ends) = Self::wait(overseer, &Whom::All, &limit, with_units, || false)?;
+        Ok((waited, ends.in_time.and(ends.succeeded)))
+    }
+}
+
+/// How long it may take.
+#[derive(Debug)]
+pub struct Limit {
+    /// As it was asked for, to say it.
+    pub timeout: Option<Duration>,
+    /// Until when.
+    pub deadline: Deadline,
+}
+
+/// With what it ends.
+#[derive(Debug)]
+pub struct Ends {
+    /// A failure if the time was over before all had acknowledged, and ended.
+    pub in_time: Result<(), Failure>,
+    /// A failure if a unit has failed, or none began.
+    pub succeeded: Result<(), Failure>,
 }
 
 /// For whose watchers is waited.
@@ -164,16 +200,15 @@ fn owners(status: &str) -> Option<Vec<u32>> {
 
 impl Waited {
     /// Waits until no tracked watcher of theirs is outdated, until the deadline or something `is_over`; both
-    /// are looked at after each `slice` of time.
-    pub fn wait_for(
+    /// are looked at after each slice of time.
+    fn wait_for(
         overseer: &Overseer,
         whom: &Whom,
         deadline: &Deadline,
-        slice: Duration,
         is_over: impl Fn() -> bool,
     ) -> Result<Self, Failure> {
         loop {
-            if is_in_time(overseer.wait_watchers(Some(deadline.slice(slice))))? {
+            if is_in_time(overseer.wait_watchers(Some(deadline.slice(SLICE))))? {
                 return Self::now(overseer, whom, true);
             }
             let is_over = deadline.is_over() || is_over();
@@ -215,7 +250,7 @@ impl Waited {
     }
 
     /// A failure if there still was one when the time was over.
-    pub fn result(&self, timeout: Option<Duration>) -> Result<(), Failure> {
+    fn result(&self, timeout: Option<Duration>) -> Result<(), Failure> {
         if self.all_acked {
             return Ok(());
         }
