@@ -8,6 +8,7 @@
 #[cfg(CONFIG_ACPI)]
 pub(crate) mod acpi;
 pub(crate) mod arc_slot;
+pub(crate) mod atomic;
 pub(crate) mod capability;
 pub(crate) mod error;
 pub(crate) mod export;

@@ -90,17 +90,19 @@ impl Announcements {
         self.due.lock().len() >= PATIENCE
     }
 
-    /// Announces all that is to be announced, once there is a device.
+    /// Announces all that is to be announced, if there is a device. Returns whether there is.
     ///
     /// May sleep. Must not be called by several at once, who would get in each other's way.
-    pub(crate) fn deliver(&self) {
+    pub(crate) fn deliver(&self) -> bool {
         let Some(device) = self.device.as_ref() else {
-            return;
+            return false;
         };
 
         while let Some(change) = self.next() {
             self.announce(device, change);
         }
+
+        true
     }
 
     fn next(&self) -> Option<Change> {

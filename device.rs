@@ -27,9 +27,12 @@ use crate::{
             EPOLLIN,
             EPOLLRDNORM, //
         },
-        vma::EmptyArea, //
+        shared_page::SharedPage,
+        vma::EmptyArea,
+        wait_queue::WaitQueue, //
     },
     generation::Watcher,
+    pages::GenerationPage,
     settling::{
         Settler,
         User, //
@@ -48,9 +51,11 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     seq_print,
-    sync::{
-        poll::PollTable,
-        Arc, //
+    sync::Arc,
+    types::ForeignOwnable,
+    uaccess::{
+        UserSliceReader,
+        UserSliceWriter, //
     }, //
 };
 
@@ -68,10 +73,73 @@ const SETTLE: u32 = _IO(IOCTL_MAGIC, 4);
 /// The number of bytes of a generation.
 const GENERATION_SIZE: usize = size_of::<u32>();
 
+/// Returns whether `len` bytes have room for a generation. No bytes at all are no error.
+///
+/// # Errors
+///
+/// [`EINVAL`] if there is room for a part of it.
+#[inline]
+fn has_room(len: usize) -> Result<bool> {
+    match len {
+        0 => Ok(false),
+        len if len < GENERATION_SIZE => Err(EINVAL),
+        _ => Ok(true),
+    }
+}
+
 /// An open file of the device.
 pub(crate) struct OpenFile {
-    watcher: Watcher,
-    user: User,
+    watcher: Watcher<User>,
+}
+
+impl OpenFile {
+    #[inline]
+    fn settler(&self) -> &Arc<Settler> {
+        self.watcher.generation().settler()
+    }
+}
+
+/// Does what an ioctl is for.
+///
+/// # Errors
+///
+/// Those that `uapi/linux/sysgenid.h` describes.
+#[inline(always)]
+fn act(file: &File, cmd: u32, arg: usize, open: &OpenFile) -> Result {
+    match cmd {
+        SET_WATCHER_TRACKING => {
+            let tracked = arg != 0;
+
+            // It could never ack, and who waits for it would do so for ever.
+            if tracked && !file.is_for_writing() {
+                return Err(EBADF);
+            }
+
+            open.watcher.set_tracked(tracked);
+
+            Ok(())
+        }
+        WAIT_WATCHERS => open.watcher.wait_watchers(arg),
+        TRIGGER_GEN_UPDATE => trigger(open.settler(), arg),
+        SETTLE => open.settler().settle(arg),
+        _ => Err(ENOTTY),
+    }
+}
+
+#[cold]
+fn look_and_act(file: &File, cmd: u32, arg: usize, open: &OpenFile) -> Result {
+    open.settler().look();
+
+    act(file, cmd, arg, open)
+}
+
+#[cold]
+fn trigger(settler: &Arc<Settler>, least: usize) -> Result {
+    if !capable(Capability::CHECKPOINT_RESTORE) && !capable(Capability::SYS_ADMIN) {
+        return Err(EACCES);
+    }
+
+    settler.trigger(u32::try_from(least).map_err(|_| EINVAL)?)
 }
 
 /// The misc device whose open files are [`Watcher`]s.
@@ -98,6 +166,7 @@ impl MiscDevice for SysgenidDevice {
     type Ptr = KBox<OpenFile>;
     type RegistrationData = Arc<Settler>;
 
+    #[inline]
     fn open(file: &FileNew, misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let settler = misc.data();
 
@@ -106,8 +175,7 @@ impl MiscDevice for SysgenidDevice {
 
         let open = KBox::new(
             OpenFile {
-                watcher: Watcher::new(settler.generation().clone()),
-                user: User::new(settler.clone()),
+                watcher: Watcher::new(User::new(settler.clone())),
             },
             GFP_KERNEL_ACCOUNT,
         )?;
@@ -122,19 +190,30 @@ impl MiscDevice for SysgenidDevice {
             return Err(EINVAL);
         }
 
-        this.user.generation().pages().generation_page().map(
+        SharedPage::<GenerationPage>::map(
             area.restrict_to_reading_one_page()?,
             file,
             c"dev/sysgenid",
-            this.user.clone(),
+            this.watcher.generation().clone(),
         )
     }
 
+    #[inline]
+    fn read(this: &OpenFile, nonblocking: bool, to: &mut UserSliceWriter) -> Result<usize> {
+        if !has_room(to.len())? {
+            return Ok(0);
+        }
+
+        let generation = this.watcher.wait_outdated(nonblocking)?;
+
+        to.write(&generation)?;
+
+        Ok(GENERATION_SIZE)
+    }
+
     fn read_iter(kiocb: Kiocb<'_, Self::Ptr>, iov: &mut IovIterDest<'_>) -> Result<usize> {
-        match iov.len() {
-            0 => return Ok(0),
-            len if len < GENERATION_SIZE => return Err(EINVAL),
-            _ => (),
+        if !has_room(iov.len())? {
+            return Ok(0);
         }
 
         let generation = kiocb.file().watcher.wait_outdated(kiocb.nonblocking())?;
@@ -142,6 +221,17 @@ impl MiscDevice for SysgenidDevice {
         if iov.copy_to_iter(&generation.to_ne_bytes()) < GENERATION_SIZE {
             return Err(EFAULT);
         }
+
+        Ok(GENERATION_SIZE)
+    }
+
+    #[inline]
+    fn write(this: &OpenFile, from: &mut UserSliceReader) -> Result<usize> {
+        if from.len() != GENERATION_SIZE {
+            return Err(enobufs());
+        }
+
+        this.watcher.ack(from.read()?)?;
 
         Ok(GENERATION_SIZE)
     }
@@ -162,56 +252,36 @@ impl MiscDevice for SysgenidDevice {
         Ok(GENERATION_SIZE)
     }
 
-    fn poll(this: &OpenFile, file: &File, table: PollTable<'_>) -> u32 {
-        let watcher = &this.watcher;
+    #[inline]
+    fn poll_queue<'a>(this: <Self::Ptr as ForeignOwnable>::Borrowed<'a>) -> &'a WaitQueue {
+        this.watcher.becomes_outdated()
+    }
 
-        // First this: a change that comes after the look below wakes the poll up again.
-        table.register_wait(file, watcher.becomes_outdated());
-
-        if watcher.is_outdated() {
+    #[inline]
+    fn poll(this: &OpenFile) -> u32 {
+        if this.watcher.is_outdated() {
             EPOLLIN | EPOLLRDNORM
         } else {
             0
         }
     }
 
+    #[inline]
     fn ioctl(this: &OpenFile, file: &File, cmd: u32, arg: usize) -> Result<isize> {
-        let OpenFile { watcher, user } = this;
-
-        user.look();
-
-        match cmd {
-            SET_WATCHER_TRACKING => {
-                let tracked = arg != 0;
-
-                // It could never ack, and who waits for it would do so for ever.
-                if tracked && !file.is_for_writing() {
-                    return Err(EBADF);
-                }
-
-                watcher.set_tracked(tracked);
-            }
-            WAIT_WATCHERS => watcher.wait_watchers(arg)?,
-            TRIGGER_GEN_UPDATE => {
-                if !capable(Capability::CHECKPOINT_RESTORE) && !capable(Capability::SYS_ADMIN) {
-                    return Err(EACCES);
-                }
-
-                user.trigger(u32::try_from(arg).map_err(|_| EINVAL)?)?;
-            }
-            SETTLE => user.settle(arg)?,
-            _ => return Err(ENOTTY),
+        // Most of the time nothing is due.
+        if this.settler().is_settled() {
+            act(file, cmd, arg, this)
+        } else {
+            look_and_act(file, cmd, arg, this)
         }
-
-        Ok(0)
+        .map(|()| 0)
     }
 
     fn show_fdinfo(this: &OpenFile, m: &SeqFile, _file: &File) {
-        this.user.look();
+        this.settler().look();
 
         let status = this.watcher.status();
         let reseeded = status.answer.reseeded;
-
         seq_print!(m, "sysgenid-generation:\t{}\n", status.generation);
         seq_print!(m, "sysgenid-epoch:\t{}\n", status.epoch);
         seq_print!(m, "sysgenid-acked:\t{}\n", status.acked);
@@ -225,7 +295,7 @@ impl MiscDevice for SysgenidDevice {
         );
         seq_print!(m, "sysgenid-source:\t{}\n", status.source.unwrap_or("none"));
         seq_print!(m, "sysgenid-reseeded:\t{}\n", u8::from(reseeded));
-        if let Some(pending) = this.user.pending() {
+        if let Some(pending) = this.settler().pending() {
             seq_print!(m, "sysgenid-pending:\t{}\n", u8::from(pending));
         }
     }

@@ -13,31 +13,31 @@
 //!
 //! # Locks
 //!
-//! In this order:
+//! [`Generation::state`] is a spin lock, under which the pages, what each watcher has acked, and the
+//! counts change. It is no mutex so that nobody who holds it is kept from running, which would hold a
+//! change up. Nothing that sleeps, logs, or wakes anybody up is done while it is held.
 //!
-//! 1. [`Generation::state`], a spin lock, under which the pages, what each watcher has acked, and the
-//!    counts change. It is no mutex because a poll, and a read that must not wait, take it; and so
-//!    that nobody who holds it is kept from running, which would hold a change up. Nothing that
-//!    sleeps, logs, or wakes anybody up is done while it is held.
-//! 2. The lock of [`Generation::readers`]. It is taken under `state` when a task goes to sleep, and
-//!    with no lock held when tasks are woken up.
-//!
-//! [`Generation::overseers`] has a lock of its own, which is never held along with another one.
+//! [`Generation::readers`] and [`Generation::overseers`] have locks of their own, which are never held
+//! along with another one.
 //!
 //! # Memory ordering
 //!
-//! The numbers in the pages, and what a watcher has acked, are atomics, so that a watcher that is up to
-//! date finds this out without a lock, in [`Watcher::is_surely_acked`]. Everything else looks at
-//! them with `state` held. The orderings and their pairs:
+//! The numbers in the pages, what a watcher has acked, and how many are outdated are atomics, so that
+//! who reads, polls, waits, opens, or acks again needs no lock: see [`Watcher::while_acked`]. The
+//! orderings and their pairs:
 //!
-//! * A: see [`pages`](crate::pages).
-//! * C: the release stores of what is acked in [`Watcher::set_acked`] pair with the acquire loads in
-//!   [`Watcher::is_surely_acked`].
+//! * A and S: see [`pages`](crate::pages).
+//! * C: the release stores of what is acked in [`Watcher::ack_locked`] pair with the acquire loads in
+//!   [`Watcher::while_acked`].
+//! * D: the release stores of the number of outdated watchers pair with the acquire load in
+//!   [`Watcher::waited`]: who is told that there is none finds done what each has done before
+//!   its ack.
 
 #![forbid(unsafe_code)]
 
 use crate::{
     abstractions::{
+        atomic::InPlace,
         error::etime,
         wait_queue::{
             new_wait_queue,
@@ -47,22 +47,26 @@ use crate::{
     },
     pages::{
         Answer,
+        AnswerPage,
+        GenerationPage,
+        Id,
         Pages, //
     }, //
 };
+use core::ops::Deref;
 use kernel::{
-    new_poll_condvar,
     new_spinlock,
     prelude::*,
     sync::{
         atomic::{
             Acquire,
-            Atomic,
             Relaxed,
             Release, //
         },
-        poll::PollCondVar,
-        Arc,
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
         SpinLock, //
     },
     time::Delta, //
@@ -72,8 +76,6 @@ use kernel::{
 struct State {
     /// The number of tracked watchers.
     tracked: usize,
-    /// The number of tracked watchers that are outdated.
-    outdated: usize,
     /// What caused the last change.
     source: Option<&'static str>,
 }
@@ -85,9 +87,11 @@ pub(crate) struct Generation {
     pages: Pages,
     #[pin]
     state: SpinLock<State>,
+    /// The number of tracked watchers that are outdated. Written with `state` held.
+    outdated: InPlace<usize>,
     /// Where those wait who want to know of the next change: in a read, or in a poll.
     #[pin]
-    readers: PollCondVar,
+    readers: WaitQueue,
     /// Where those wait who want no tracked watcher to be outdated.
     #[pin]
     overseers: WaitQueue,
@@ -130,25 +134,20 @@ impl Generation {
     /// # Errors
     ///
     /// [`ENOMEM`] if memory is short.
-    pub(crate) fn new() -> Result<Arc<Self>> {
-        let pages = Pages::new()?;
-
-        Arc::pin_init(
-            pin_init!(Self {
-                pages,
-                state <- new_spinlock!(
-                    State {
-                        tracked: 0,
-                        outdated: 0,
-                        source: None,
-                    },
-                    "Generation::state"
-                ),
-                readers <- new_poll_condvar!("Generation::readers"),
-                overseers <- new_wait_queue!("Generation::overseers"),
-            }),
-            GFP_KERNEL,
-        )
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            pages: Pages::new()?,
+            state <- new_spinlock!(
+                State {
+                    tracked: 0,
+                    source: None,
+                },
+                "Generation::state"
+            ),
+            outdated: InPlace::new(0),
+            readers <- new_wait_queue!("Generation::readers"),
+            overseers <- new_wait_queue!("Generation::overseers"),
+        })
     }
 
     /// Returns what user space maps.
@@ -161,6 +160,12 @@ impl Generation {
         let _state = self.state.lock();
 
         self.pages.answer()
+    }
+
+    /// Returns the ID that is answered, without the lock, unless that changes just now.
+    #[inline]
+    pub(crate) fn answered(&self) -> Option<Id> {
+        self.pages.answer_page().consistent(AnswerPage::id)
     }
 
     /// Makes `answer` what is answered, which is no change of the generation: there is nobody yet who
@@ -195,7 +200,8 @@ impl Generation {
             state.source = Some(source);
             // No watcher has acked the new epoch.
             self.pages.publish(new, epoch, answer, || {
-                state.outdated = state.tracked;
+                // ORDERING: Release D.
+                self.outdated.store(state.tracked, Release);
             });
 
             Change {
@@ -206,7 +212,7 @@ impl Generation {
             }
         };
 
-        self.readers.notify_all();
+        self.readers.wake_all();
         // Even if no tracked watcher is outdated, those of the overseers themselves now are.
         self.overseers.wake_all();
 
@@ -236,47 +242,62 @@ pub(crate) struct Status {
     pub(crate) answer: Answer,
 }
 
-/// A watcher of a [`Generation`].
+/// A watcher of a [`Generation`], which `G` refers to.
 ///
 /// # Invariants
 ///
 /// The fields change only with `generation.state` held. The watcher is counted in `State::tracked`
 /// if and only if `tracked` is set; if it is outdated as well, then it is also counted in
-/// `State::outdated`.
-pub(crate) struct Watcher {
-    generation: Arc<Generation>,
+/// `Generation::outdated`.
+pub(crate) struct Watcher<G: Deref<Target = Generation>> {
+    generation: G,
     /// The epoch that the watcher has acked. The watcher is outdated if this is not the current one.
-    acked_epoch: Atomic<u64>,
+    acked_epoch: InPlace<u64>,
     /// The generation in that epoch.
-    acked: Atomic<u32>,
-    tracked: Atomic<bool>,
+    acked: InPlace<u32>,
+    tracked: InPlace<bool>,
 }
 
-impl Watcher {
+impl<G: Deref<Target = Generation>> Watcher<G> {
     /// Creates a watcher, which is acked and untracked.
-    pub(crate) fn new(generation: Arc<Generation>) -> Self {
-        let state = generation.state.lock();
-        let acked_epoch = Atomic::new(generation.pages.epoch());
-        let acked = Atomic::new(generation.pages.generation());
-        drop(state);
+    #[inline]
+    pub(crate) fn new(generation: G) -> Self {
+        let pages = &generation.pages;
+        let present = || (pages.epoch(), pages.generation());
+        // Not in the middle of a change, see `while_acked`.
+        let (acked_epoch, acked) = pages
+            .answer_page()
+            .consistent(|_| present())
+            .unwrap_or_else(|| {
+                let _state = generation.state.lock();
+
+                present()
+            });
 
         // INVARIANT: The watcher is untracked, so it is not counted. If there was a change since
-        // the lock was released, then the watcher is outdated from the start.
+        // these were loaded, then the watcher is outdated from the start.
         Self {
             generation,
-            acked_epoch,
-            acked,
-            tracked: Atomic::new(false),
+            acked_epoch: InPlace::new(acked_epoch),
+            acked: InPlace::new(acked),
+            tracked: InPlace::new(false),
         }
     }
 
-    /// Returns what [`Generation::change`] notifies when the watcher becomes outdated.
-    pub(crate) fn becomes_outdated(&self) -> &PollCondVar {
+    /// Returns what was given to [`Self::new`].
+    #[inline]
+    pub(crate) fn generation(&self) -> &G {
+        &self.generation
+    }
+
+    /// Returns what [`Generation::change`] wakes up when the watcher becomes outdated.
+    #[inline]
+    pub(crate) fn becomes_outdated(&self) -> &WaitQueue {
         &self.generation.readers
     }
 
-    /// Returns whether the watcher is acked, without a lock. If this is false then only
-    /// [`Self::is_outdated_locked`] knows.
+    /// Returns what `look` returns, if the watcher is acked all the while. If not then it is, or has been,
+    /// outdated at a moment of this call. No lock is needed.
     ///
     /// A process that has seen a new generation in the page, and then calls the driver, is never told
     /// that it is up to date by mistake:
@@ -291,38 +312,46 @@ impl Watcher {
     ///   load of the generation, sees at least the epoch of the change before that, which is greater
     ///   than the acked one.
     ///
+    /// If neither differs then there was no change between the load of the acked epoch and that of the
+    /// present one, since the epoch only grows; so what `look` has seen in between is of no later epoch.
+    /// Nor is it of an earlier one, if it loads with acquire: an epoch is acked with the lock held, or
+    /// by [`Self::new`] with the sequence even; so the change to it had been made to the end.
+    ///
     /// If another thread acks by the same watcher at the same time, then by C the acked epoch is
     /// never seen with a generation that is older than the one that belongs to it. If it is seen
     /// with a newer one, then by C again the load of the epoch sees at least the epoch in which that
-    /// was acked, which is greater; so the answer is no, and the lock decides.
-    fn is_surely_acked(&self) -> bool {
-        // ORDERING: Acquire C, twice, then A, twice. The order of the loads matters.
+    /// was acked, which is greater; so the answer is no, as it was when this call began.
+    #[inline]
+    fn while_acked<R>(&self, look: impl FnOnce() -> R) -> Option<R> {
+        let page: &GenerationPage = self.generation.pages.generation_page();
+        // ORDERING: Acquire C, twice, and then A, twice. The order of the loads matters.
         let acked_epoch = self.acked_epoch.load(Acquire);
-        let acked = self.acked.load(Acquire);
-        let generation = self.generation.pages.generation();
-        let epoch = self.generation.pages.epoch();
 
-        acked == generation && acked_epoch == epoch
+        // Who is outdated by this need not look any further.
+        if page.epoch() != acked_epoch {
+            return None;
+        }
+
+        let acked = self.acked.load(Acquire);
+        let result = look();
+
+        if page.generation() != acked || page.epoch() != acked_epoch {
+            return None;
+        }
+
+        Some(result)
+    }
+
+    /// Returns whether the watcher is outdated.
+    #[inline]
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.while_acked(|| ()).is_none()
     }
 
     /// Returns whether the watcher is outdated. `_state` proves that the lock is held.
     fn is_outdated_locked(&self, _state: &State) -> bool {
         // The lock orders these.
         self.acked_epoch.load(Relaxed) != self.generation.pages.epoch()
-    }
-
-    /// Makes the watcher acked. `_state` proves that the lock is held.
-    fn set_acked(&self, _state: &mut State) {
-        // ORDERING: Release C. The generation comes first, see `is_surely_acked`.
-        self.acked
-            .store(self.generation.pages.generation(), Release);
-        self.acked_epoch
-            .store(self.generation.pages.epoch(), Release);
-    }
-
-    /// Returns whether the watcher is outdated.
-    pub(crate) fn is_outdated(&self) -> bool {
-        !self.is_surely_acked() && self.is_outdated_locked(&self.generation.state.lock())
     }
 
     /// Waits until the watcher is outdated, and returns the generation. This does not ack.
@@ -333,32 +362,28 @@ impl Watcher {
     ///
     /// * [`EAGAIN`] if `nonblocking` is set and the watcher is acked.
     /// * [`ERESTARTSYS`] if a signal is pending.
+    #[inline]
     pub(crate) fn wait_outdated(&self, nonblocking: bool) -> Result<u32> {
-        if nonblocking && self.is_surely_acked() {
-            return Err(EAGAIN);
-        }
-
-        let mut signal_pending = false;
-        let mut state = self.generation.state.lock();
-
-        loop {
-            if self.is_outdated_locked(&state) {
-                return Ok(self.generation.pages.generation());
-            }
-
+        if !self.is_outdated() {
             if nonblocking {
                 return Err(EAGAIN);
             }
 
-            if signal_pending {
-                return Err(ERESTARTSYS);
-            }
-
-            signal_pending = self
-                .generation
-                .readers
-                .wait_interruptible_freezable(&mut state);
+            self.sleep_until_outdated()?;
         }
+
+        // It is at least the one that has made the watcher outdated, since that was seen. If it is a
+        // later one then the watcher was outdated with it at some moment, also if another thread has
+        // acked since.
+        Ok(self.generation.pages.generation())
+    }
+
+    #[cold]
+    fn sleep_until_outdated(&self) -> Result {
+        self.generation
+            .readers
+            .wait(None, || self.is_outdated().then_some(()))
+            .map_err(|_| ERESTARTSYS)
     }
 
     /// Acks `value`.
@@ -366,60 +391,77 @@ impl Watcher {
     /// # Errors
     ///
     /// [`EINVAL`] if `value` is not the current generation; then nothing has changed.
+    #[inline(always)]
     pub(crate) fn ack(&self, value: u32) -> Result {
-        let mut released = false;
-        let mut state = self.generation.state.lock();
+        // Once more?
+        if self.while_acked(|| self.generation.pages.generation() == value) == Some(true) {
+            return Ok(());
+        }
 
-        if value != self.generation.pages.generation() {
+        self.ack_locked(value)
+    }
+
+    #[inline(always)]
+    fn ack_locked(&self, value: u32) -> Result {
+        let state = self.generation.state.lock();
+        let page: &GenerationPage = self.generation.pages.generation_page();
+        let epoch = page.epoch();
+
+        if value != page.generation() {
             return Err(EINVAL);
         }
 
-        if self.is_outdated_locked(&state) {
-            self.set_acked(&mut state);
+        if self.acked_epoch.load(Relaxed) != epoch {
+            // ORDERING: Release C. The generation comes first, see `while_acked`.
+            self.acked.store(value, Release);
+            self.acked_epoch.store(epoch, Release);
 
             // INVARIANT: The watcher is no more outdated, so it is no more counted as that.
             if self.tracked.load(Relaxed) {
-                state.outdated -= 1;
-                released = state.outdated == 0;
+                self.count_outdated(state, false);
             }
-        }
-
-        drop(state);
-
-        if released {
-            self.generation.overseers.wake_all();
         }
 
         Ok(())
     }
 
+    /// Counts one tracked watcher that is outdated more, or one less. If there is none any more then
+    /// overseers are woken up.
+    #[inline(never)]
+    fn count_outdated(&self, state: Guard<'_, State, SpinLockBackend>, more: bool) {
+        let outdated = &self.generation.outdated;
+        let number = outdated.load(Relaxed);
+        let number = if more { number + 1 } else { number - 1 };
+
+        // ORDERING: Release D.
+        outdated.store(number, Release);
+        drop(state);
+
+        if number == 0 {
+            self.generation.overseers.wake_all();
+        }
+    }
+
     /// Makes the watcher tracked or untracked.
+    #[inline(never)]
     pub(crate) fn set_tracked(&self, tracked: bool) {
-        let mut released = false;
         let mut state = self.generation.state.lock();
 
         if tracked == self.tracked.load(Relaxed) {
             return;
         }
 
-        let outdated = usize::from(self.is_outdated_locked(&state));
-
         // INVARIANT: The counts change along with the flag.
         self.tracked.store(tracked, Relaxed);
 
         if tracked {
             state.tracked += 1;
-            state.outdated += outdated;
         } else {
             state.tracked -= 1;
-            state.outdated -= outdated;
-            released = outdated != 0 && state.outdated == 0;
         }
 
-        drop(state);
-
-        if released {
-            self.generation.overseers.wake_all();
+        if self.is_outdated_locked(&state) {
+            self.count_outdated(state, tracked);
         }
     }
 
@@ -431,21 +473,31 @@ impl Watcher {
     ///
     /// * [`EINTR`] if this watcher is or becomes outdated.
     /// * Those of [`wait_ended`], if the time is over or a signal is pending.
+    #[inline]
     pub(crate) fn wait_watchers(&self, timeout: usize) -> Result {
+        match self.waited() {
+            Some(result) => result,
+            None => self.sleep_until_waited(timeout),
+        }
+    }
+
+    #[cold]
+    fn sleep_until_waited(&self, timeout: usize) -> Result {
         self.generation
             .overseers
-            .wait(limit(timeout), || {
-                let state = self.generation.state.lock();
-
-                if self.is_outdated_locked(&state) {
-                    Some(Err(EINTR))
-                } else if state.outdated == 0 {
-                    Some(Ok(()))
-                } else {
-                    None
-                }
-            })
+            .wait(limit(timeout), || self.waited())
             .unwrap_or_else(|ended| Err(wait_ended(ended, timeout)))
+    }
+
+    /// Returns what [`Self::wait_watchers`] returns, if that has come to pass.
+    #[inline]
+    fn waited(&self) -> Option<Result> {
+        // ORDERING: Acquire D.
+        match self.while_acked(|| self.generation.outdated.load(Acquire)) {
+            None => Some(Err(EINTR)),
+            Some(0) => Some(Ok(())),
+            Some(_) => None,
+        }
     }
 
     /// Returns what there is to say.
@@ -458,7 +510,7 @@ impl Watcher {
             outdated: self.is_outdated_locked(&state),
             tracked: self.tracked.load(Relaxed),
             watchers: state.tracked,
-            outdated_watchers: state.outdated,
+            outdated_watchers: self.generation.outdated.load(Relaxed),
             epoch: self.generation.pages.epoch(),
             source: state.source,
             answer: self.generation.pages.answer(),
@@ -466,10 +518,13 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl<G: Deref<Target = Generation>> Drop for Watcher<G> {
     fn drop(&mut self) {
-        // Nobody waits for a watcher that is gone.
-        self.set_tracked(false);
+        // Nobody waits for a watcher that is gone. Nobody else has this one, so no lock is needed to
+        // see that there is nothing to be done.
+        if self.tracked.load(Relaxed) {
+            self.set_tracked(false);
+        }
     }
 }
 
@@ -496,11 +551,16 @@ pub(crate) fn wait_ended(ended: Ended, timeout: usize) -> Error {
 #[kunit_tests(sysgenid_generation)]
 mod tests {
     use super::*;
+    use kernel::sync::Arc;
 
     const TEST: &str = "test";
 
+    fn generation() -> Result<Arc<Generation>> {
+        Arc::pin_init(Generation::new(), GFP_KERNEL)
+    }
+
     /// Returns the numbers of tracked watchers, and of those of them that are outdated.
-    fn counts(watcher: &Watcher) -> (usize, usize) {
+    fn counts(watcher: &Watcher<Arc<Generation>>) -> (usize, usize) {
         let status = watcher.status();
 
         (status.watchers, status.outdated_watchers)
@@ -535,13 +595,12 @@ mod tests {
 
     #[test]
     fn watcher_starts_acked() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
 
         generation.change(TEST, 0, None);
 
         let watcher = Watcher::new(generation);
 
-        assert!(watcher.is_surely_acked());
         assert!(!watcher.is_outdated());
         assert_eq!(watcher.wait_outdated(true), Err(EAGAIN));
         assert_eq!(watcher.status().acked, 1);
@@ -551,8 +610,60 @@ mod tests {
     }
 
     #[test]
+    fn outdated_in_the_middle_of_a_change() -> Result {
+        let generation = generation()?;
+        let watcher = Watcher::new(generation.clone());
+        let pages = generation.pages();
+        let none = generation.answer();
+        let state = generation.state.lock();
+
+        pages.publish(1, 1, none, || {
+            assert_eq!(generation.answered(), None);
+            assert_eq!(pages.answer_page().consistent(|_| ()), None);
+            assert!(watcher.is_outdated());
+            assert_eq!(watcher.wait_outdated(true), Ok(1));
+            assert_eq!(watcher.waited(), Some(Err(EINTR)));
+        });
+        drop(state);
+
+        assert_eq!(generation.answered(), Some(none.id));
+        assert_eq!(pages.answer_page().consistent(|_| 2), Some(2));
+        assert!(watcher.is_outdated());
+
+        Ok(())
+    }
+
+    #[test]
+    fn acked_all_the_while_or_not_at_all() -> Result {
+        let generation = generation()?;
+        let watcher = Watcher::new(generation.clone());
+
+        assert_eq!(watcher.while_acked(|| 1), Some(1));
+        // Another thread acks the change with the same watcher.
+        assert_eq!(
+            watcher.while_acked(|| {
+                generation.change(TEST, 5, None);
+                watcher.ack(5)
+            }),
+            None
+        );
+        assert!(!watcher.is_outdated());
+        // The generation comes back.
+        assert_eq!(
+            watcher.while_acked(|| {
+                generation.change(TEST, u32::MAX, None);
+                generation.change(TEST, 5, None);
+            }),
+            None
+        );
+        assert_eq!(watcher.is_outdated(), watcher.status().outdated);
+
+        Ok(())
+    }
+
+    #[test]
     fn ack_needs_the_current_generation() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
         let watcher = Watcher::new(generation.clone());
 
         generation.change(TEST, 7, None);
@@ -572,14 +683,14 @@ mod tests {
 
     #[test]
     fn an_answer_stays_until_there_is_another() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
         let watcher = Watcher::new(generation.clone());
         let first = Answer {
-            id: [1; 16],
+            id: Id::from_bytes([1; 16]),
             reseeded: true,
         };
         let second = Answer {
-            id: [2; 16],
+            id: Id::from_bytes([2; 16]),
             reseeded: false,
         };
 
@@ -600,7 +711,7 @@ mod tests {
 
     #[test]
     fn outdated_although_the_generation_is_the_same() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
 
         generation.change(TEST, 5, None);
 
@@ -610,7 +721,6 @@ mod tests {
         generation.change(TEST, 5, None);
 
         assert_eq!(watcher.status().acked, watcher.status().generation);
-        assert!(!watcher.is_surely_acked());
         assert!(watcher.is_outdated());
 
         Ok(())
@@ -618,7 +728,7 @@ mod tests {
 
     #[test]
     fn counts_follow_the_watchers() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
         let overseer = Watcher::new(generation.clone());
         let first = Watcher::new(generation.clone());
         let second = Watcher::new(generation.clone());
@@ -653,7 +763,7 @@ mod tests {
 
     #[test]
     fn wait_watchers_answers() -> Result {
-        let generation = Generation::new()?;
+        let generation = generation()?;
         let overseer = Watcher::new(generation.clone());
         let watcher = Watcher::new(generation.clone());
 

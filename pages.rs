@@ -16,25 +16,25 @@
 //!   been reseeded. And whoever sees the new epoch sees both.
 //! * S: the answer page is a sequence lock. The odd sequence is stored before the rest by a full
 //!   exchange, and the even one after the rest with release. They pair with the acquire load of the
-//!   sequence before user space reads the rest, and with an acquire fence before the load of it
-//!   afterwards.
+//!   sequence before user space, or [`AnswerPage::consistent`], reads the rest, and with a fence before the
+//!   load of it afterwards.
 
 #![forbid(unsafe_code)]
 
-use crate::abstractions::shared_page::{
-    Shared,
-    SharedPage, //
+use crate::abstractions::{
+    atomic::{
+        smp_rmb,
+        InPlace, //
+    },
+    shared_page::SharedPage, //
 };
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::{
-            Acquire,
-            Full,
-            Relaxed,
-            Release, //
-        },
-        Arc, //
+    sync::atomic::{
+        Acquire,
+        Full,
+        Relaxed,
+        Release, //
     }, //
 };
 
@@ -43,8 +43,34 @@ const FLAG_FIELDS: u32 = 1;
 /// `SYSGENID_FLAG_RESEEDED`: the random number generator was reseeded with the answered ID in it.
 const FLAG_RESEEDED: u32 = 2;
 
-/// The ID of this virtual machine, as the hypervisor gives it.
-pub(crate) type Id = [u8; 16];
+/// The ID of this virtual machine, as the hypervisor gives it: 16 bytes, here in two words, so that it
+/// fits into registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Id {
+    first: u64,
+    second: u64,
+}
+
+impl Id {
+    /// Creates an ID.
+    #[inline]
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+
+        Self {
+            first: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            second: u64::from_ne_bytes(rest),
+        }
+    }
+
+    /// Returns the bytes.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.first.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.second.to_ne_bytes();
+
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+}
 
 /// What the driver has answered the hypervisor's changes with.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,27 +85,71 @@ pub(crate) struct Answer {
 #[derive(Zeroable)]
 #[repr(C)]
 pub(crate) struct GenerationPage {
-    generation: Shared<u32>,
-    flags: Shared<u32>,
-    epoch: Shared<u64>,
+    generation: InPlace<u32>,
+    flags: InPlace<u32>,
+    epoch: InPlace<u64>,
+}
+
+impl GenerationPage {
+    /// Returns the generation.
+    #[inline]
+    pub(crate) fn generation(&self) -> u32 {
+        // ORDERING: Acquire A.
+        self.generation.load(Acquire)
+    }
+
+    /// Returns the epoch.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        // ORDERING: Acquire A.
+        self.epoch.load(Acquire)
+    }
 }
 
 /// `struct vmgenid_answer_page`
 #[derive(Zeroable)]
 #[repr(C)]
 pub(crate) struct AnswerPage {
-    sequence: Shared<u32>,
-    flags: Shared<u32>,
-    generation: Shared<u32>,
-    _reserved: Shared<u32>,
-    id: [Shared<u32>; 4],
-    epoch: Shared<u64>,
+    sequence: InPlace<u32>,
+    flags: InPlace<u32>,
+    generation: InPlace<u32>,
+    _reserved: InPlace<u32>,
+    id: [InPlace<u64>; 2],
+    epoch: InPlace<u64>,
+}
+
+impl AnswerPage {
+    /// Returns the ID. Called with the lock held, or in [`Self::consistent`].
+    #[inline]
+    pub(crate) fn id(&self) -> Id {
+        let [first, second] = &self.id;
+
+        Id {
+            first: first.load(Relaxed),
+            second: second.load(Relaxed),
+        }
+    }
+
+    /// Returns what `look` returns, if neither page changes meanwhile. Needs no lock. If this is `None`
+    /// then the lock will do: to try again and again could keep who holds it from going on.
+    #[inline]
+    pub(crate) fn consistent<R>(&self, look: impl FnOnce(&Self) -> R) -> Option<R> {
+        // ORDERING: Acquire S, and below the fence S.
+        let sequence = self.sequence.load(Acquire);
+        let result = look(self);
+
+        smp_rmb();
+
+        let unchanged = sequence == self.sequence.load(Relaxed);
+
+        (sequence % 2 == 0 && unchanged).then_some(result)
+    }
 }
 
 /// The pages.
 pub(crate) struct Pages {
-    generation: Arc<SharedPage<GenerationPage>>,
-    answer: Arc<SharedPage<AnswerPage>>,
+    generation: SharedPage<GenerationPage>,
+    answer: SharedPage<AnswerPage>,
 }
 
 impl Pages {
@@ -100,37 +170,29 @@ impl Pages {
     }
 
     /// Returns the page with the generation.
-    pub(crate) fn generation_page(&self) -> &Arc<SharedPage<GenerationPage>> {
+    pub(crate) fn generation_page(&self) -> &SharedPage<GenerationPage> {
         &self.generation
     }
 
     /// Returns the page with the answer.
-    pub(crate) fn answer_page(&self) -> &Arc<SharedPage<AnswerPage>> {
+    pub(crate) fn answer_page(&self) -> &SharedPage<AnswerPage> {
         &self.answer
     }
 
     /// Returns the generation.
     pub(crate) fn generation(&self) -> u32 {
-        // ORDERING: Acquire A.
-        self.generation.generation.load(Acquire)
+        self.generation.generation()
     }
 
     /// Returns the epoch.
     pub(crate) fn epoch(&self) -> u64 {
-        // ORDERING: Acquire A.
-        self.generation.epoch.load(Acquire)
+        self.generation.epoch()
     }
 
     /// Returns what is answered. Called with the lock held.
     pub(crate) fn answer(&self) -> Answer {
-        let mut id = Id::default();
-
-        for (bytes, word) in id.chunks_exact_mut(4).zip(&self.answer.id) {
-            bytes.copy_from_slice(&word.load(Relaxed).to_ne_bytes());
-        }
-
         Answer {
-            id,
+            id: self.answer.id(),
             reseeded: self.answer.flags.load(Relaxed) & FLAG_RESEEDED != 0,
         }
     }
@@ -159,11 +221,9 @@ impl Pages {
 
         self.answer.flags.store(flags, Relaxed);
         self.answer.generation.store(generation, Relaxed);
-        for (bytes, word) in answer.id.chunks_exact(4).zip(&self.answer.id) {
-            if let Ok(bytes) = bytes.try_into() {
-                word.store(u32::from_ne_bytes(bytes), Relaxed);
-            }
-        }
+        let [first, second] = &self.answer.id;
+        first.store(answer.id.first, Relaxed);
+        second.store(answer.id.second, Relaxed);
         self.answer.epoch.store(epoch, Relaxed);
 
         // ORDERING: Release S.

@@ -19,6 +19,7 @@ use crate::{
             add_device_randomness,
             Reseeder, //
         },
+        shared_page::SharedPage,
         wait_queue::{
             new_wait_queue,
             WaitQueue, //
@@ -37,7 +38,13 @@ use crate::{
     },
     pages::{
         Answer,
+        AnswerPage,
+        GenerationPage,
         Id, //
+    },
+    sign::{
+        MachineSign,
+        Sign, //
     }, //
 };
 use core::ops::Deref;
@@ -68,14 +75,6 @@ use kernel::{
 
 /// How often, in milliseconds, somebody looks at the ID while anybody could want to know.
 const LOOK_INTERVAL: u32 = 4000;
-
-/// What shows from outside of this system that a change is due, before anybody has told the driver.
-pub(crate) trait Sign: Send + Sync {
-    /// Returns what it shows now: something else than before if a change is due.
-    ///
-    /// Called in any context.
-    fn value(&self) -> Id;
-}
 
 /// The random number generator, as far as it is needed here.
 pub(crate) trait Random: Send + Sync {
@@ -108,7 +107,7 @@ impl KernelRandom {
 
 impl Random for KernelRandom {
     fn mix(&self, id: &Id) {
-        add_device_randomness(id);
+        add_device_randomness(&id.to_bytes());
     }
 
     fn reseed(&self) -> Result {
@@ -209,11 +208,14 @@ impl Desk {
 
 /// The work items that settle, and what they need.
 #[pin_data]
-pub(crate) struct Settler {
-    generation: Arc<Generation>,
-    sign: Option<KBox<dyn Sign>>,
+pub(crate) struct Settler<S: Sign = MachineSign> {
+    #[pin]
+    generation: Generation,
+    sign: Option<S>,
     random: KBox<dyn Random>,
-    queue: Arc<OwnedQueue>,
+    queue: OwnedQueue,
+    /// Whether this is ending: work enqueues no other work any more.
+    ending: Atomic<bool>,
     /// Who has said first that a change is due that nobody has seen to yet, as a number. 0 is nobody.
     noticed: Atomic<u32>,
     /// How many changes other kernel code has asked for that are not made yet.
@@ -228,11 +230,11 @@ pub(crate) struct Settler {
     #[pin]
     announcements: Announcements,
     #[pin]
-    settle: Work<Settler, SETTLE>,
+    settle: Work<Self, SETTLE>,
     #[pin]
-    look: DelayedWork<Settler, LOOK>,
+    look: DelayedWork<Self, LOOK>,
     #[pin]
-    announce: Work<Settler, ANNOUNCE>,
+    announce: DelayedWork<Self, ANNOUNCE>,
 }
 
 const SETTLE: u64 = 0;
@@ -240,28 +242,27 @@ const LOOK: u64 = 1;
 const ANNOUNCE: u64 = 2;
 
 impl_has_work! {
-    impl HasWork<Self, 0> for Settler { self.settle }
-    impl HasWork<Self, 2> for Settler { self.announce }
+    impl{S: Sign} HasWork<Self, 0> for Settler<S> { self.settle }
 }
 
 impl_has_delayed_work! {
-    impl HasDelayedWork<Self, 1> for Settler { self.look }
+    impl{S: Sign} HasDelayedWork<Self, 1> for Settler<S> { self.look }
+    impl{S: Sign} HasDelayedWork<Self, 2> for Settler<S> { self.announce }
 }
 
-impl WorkItem<SETTLE> for Settler {
+impl<S: Sign> WorkItem<SETTLE> for Settler<S> {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         this.see_to_everything();
 
         if this.announcements.are_due() {
-            // If it is queued already then it is yet to begin.
-            let _ = this.queue.enqueue::<_, ANNOUNCE>(this.clone());
+            this.announce_soon();
         }
     }
 }
 
-impl WorkItem<LOOK> for Settler {
+impl<S: Sign> WorkItem<LOOK> for Settler<S> {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
@@ -276,40 +277,37 @@ impl WorkItem<LOOK> for Settler {
     }
 }
 
-impl WorkItem<ANNOUNCE> for Settler {
+impl<S: Sign> WorkItem<ANNOUNCE> for Settler<S> {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
         this.announcements.deliver();
 
         // What was asked for has had to wait for this.
-        if this.is_asked() {
+        if this.is_asked() && !this.ending.load(Relaxed) {
             this.enqueue();
         }
     }
 }
 
-impl Settler {
-    /// Creates what settles changes of `generation`.
+impl<S: Sign> Settler<S> {
+    /// Creates a generation, and what settles changes of it.
     ///
     /// May sleep.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`] if memory is short.
-    fn new(
-        generation: Arc<Generation>,
-        sign: Option<KBox<dyn Sign>>,
-        random: KBox<dyn Random>,
-    ) -> Result<Arc<Self>> {
-        let queue = Arc::new(OwnedQueue::new(c"sysgenid")?, GFP_KERNEL)?;
+    fn new(sign: Option<S>, random: KBox<dyn Random>) -> Result<Arc<Self>> {
+        let queue = OwnedQueue::new(c"sysgenid")?;
 
         Arc::pin_init(
             try_pin_init!(Self {
-                generation,
+                generation <- Generation::new(),
                 sign,
                 random,
                 queue,
+                ending: Atomic::new(false),
                 noticed: Atomic::new(0),
                 bumps: Atomic::new(0),
                 users: Atomic::new(0),
@@ -324,21 +322,25 @@ impl Settler {
                 announcements <- Announcements::new(),
                 settle <- new_work!("Settler::settle"),
                 look <- new_delayed_work!("Settler::look"),
-                announce <- new_work!("Settler::announce"),
+                announce <- new_delayed_work!("Settler::announce"),
             }),
             GFP_KERNEL,
         )
     }
 
-    /// Returns the generation that is settled.
-    pub(crate) fn generation(&self) -> &Arc<Generation> {
-        &self.generation
-    }
-
     /// Announces changes by uevents of `device`, those too that were made before.
     pub(crate) fn announce_on(self: &Arc<Self>, device: &Device) {
         self.announcements.set_device(device);
-        let _ = self.queue.enqueue::<_, ANNOUNCE>(self.clone());
+        self.announce_soon();
+    }
+
+    /// Announces what there is to be announced, at the next tick, so that, as a rule, those whom the
+    /// change has woken up run first, even on a single processor.
+    fn announce_soon(self: &Arc<Self>) {
+        if !self.ending.load(Relaxed) {
+            // If it is queued already then it is yet to begin.
+            let _ = self.queue.enqueue_delayed::<_, ANNOUNCE>(self.clone(), 1);
+        }
     }
 
     /// Has the work item see to what there is, soon. Can be called in any context.
@@ -369,19 +371,40 @@ impl Settler {
             .map(|sign| sign.value() != self.generation.answer().id)
     }
 
+    /// Returns whether no change is known to be due, without the lock. Also false while a change is
+    /// being published: [`Self::pending`] decides.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        // The sign is looked at after the answer, and the fence of `consistent` is in between.
+        self.sign.as_ref().is_none_or(|sign| {
+            self.generation
+                .answered()
+                .is_some_and(|answered| answered == sign.value())
+        })
+    }
+
     /// Returns whether a change is known to be due.
     fn is_due(&self) -> bool {
         self.pending().unwrap_or(false)
     }
 
     /// Looks at the ID, and if a change is due, has it made soon.
+    #[inline]
     pub(crate) fn look(self: &Arc<Self>) {
+        if !self.is_settled() {
+            self.look_closer();
+        }
+    }
+
+    #[cold]
+    fn look_closer(self: &Arc<Self>) {
         if self.is_due() {
             self.notice(Source::Page);
         }
     }
 
     /// Looks at the ID after some seconds.
+    #[cold]
     fn look_later(self: &Arc<Self>) {
         let delay = workqueue::rounded(msecs_to_jiffies(LOOK_INTERVAL));
 
@@ -396,7 +419,17 @@ impl Settler {
     /// # Errors
     ///
     /// Those of [`wait_ended`], if the time is over or a signal is pending.
+    #[inline]
     pub(crate) fn settle(self: &Arc<Self>, timeout: usize) -> Result {
+        if self.is_settled() {
+            Ok(())
+        } else {
+            self.sleep_until_settled(timeout)
+        }
+    }
+
+    #[cold]
+    fn sleep_until_settled(self: &Arc<Self>, timeout: usize) -> Result {
         self.settled
             .wait(limit(timeout), || {
                 // At each look: the machine may have become another one since the last.
@@ -542,10 +575,10 @@ impl Settler {
 /// Settling, for as long as this exists.
 ///
 /// Dropping it waits until all that is queued is done, after which nobody may queue anything.
-pub(crate) struct Settling(Arc<Settler>);
+pub(crate) struct Settling<S: Sign = MachineSign>(Arc<Settler<S>>);
 
-impl Settling {
-    /// Begins to settle changes of `generation`, which nobody can see yet: what `sign` shows now is
+impl<S: Sign> Settling<S> {
+    /// Begins to settle changes of a generation, which nobody can see yet: what `sign` shows now is
     /// mixed into the random number generator, and is answered.
     ///
     /// May sleep.
@@ -553,12 +586,8 @@ impl Settling {
     /// # Errors
     ///
     /// [`ENOMEM`] if memory is short.
-    pub(crate) fn begin(
-        generation: Arc<Generation>,
-        sign: Option<KBox<dyn Sign>>,
-        random: KBox<dyn Random>,
-    ) -> Result<Self> {
-        let settler = Settler::new(generation, sign, random)?;
+    pub(crate) fn begin(sign: Option<S>, random: KBox<dyn Random>) -> Result<Self> {
+        let settler = Settler::new(sign, random)?;
 
         if let Some(sign) = &settler.sign {
             settler.generation.set_answer(Answer {
@@ -578,15 +607,34 @@ impl Settling {
     }
 
     /// Returns what settles.
-    pub(crate) fn settler(&self) -> &Arc<Settler> {
+    pub(crate) fn settler(&self) -> &Arc<Settler<S>> {
         &self.0
     }
 }
 
-impl Drop for Settling {
+impl<S: Sign> Drop for Settling<S> {
     fn drop(&mut self) {
         workqueue::cancel_delayed::<_, LOOK>(&self.0);
-        self.0.queue.drain();
+        // Work that begins after the first flush sees this, by the lock of the workqueue. What has
+        // begun before is waited for.
+        self.0.ending.store(true, Relaxed);
+
+        loop {
+            self.0.queue.flush();
+            workqueue::cancel_delayed::<_, ANNOUNCE>(&self.0);
+            // What was queued by what has begun before. There is no timer any more that it could be
+            // too late for.
+            self.0.queue.drain();
+
+            let delivered = self.0.announcements.deliver();
+
+            // What was asked for has had to wait for this.
+            if !delivered || !self.0.is_asked() {
+                break;
+            }
+
+            self.0.enqueue();
+        }
     }
 }
 
@@ -596,12 +644,19 @@ pub(crate) struct User(Arc<Settler>);
 
 impl User {
     /// Creates a user.
+    #[inline]
     pub(crate) fn new(settler: Arc<Settler>) -> Self {
         if settler.users.fetch_add(1, Full) == 0 && settler.sign.is_some() {
             settler.look_later();
         }
 
         Self(settler)
+    }
+
+    /// Returns what settles.
+    #[inline]
+    pub(crate) fn settler(&self) -> &Arc<Settler> {
+        &self.0
     }
 }
 
@@ -611,11 +666,26 @@ impl Clone for User {
     }
 }
 
+/// A user refers to the generation.
 impl Deref for User {
-    type Target = Arc<Settler>;
+    type Target = Generation;
 
-    fn deref(&self) -> &Arc<Settler> {
-        &self.0
+    #[inline]
+    fn deref(&self) -> &Generation {
+        &self.0.generation
+    }
+}
+
+/// Who has mapped a page is a user, and keeps it.
+impl AsRef<SharedPage<GenerationPage>> for User {
+    fn as_ref(&self) -> &SharedPage<GenerationPage> {
+        self.pages().generation_page()
+    }
+}
+
+impl AsRef<SharedPage<AnswerPage>> for User {
+    fn as_ref(&self) -> &SharedPage<AnswerPage> {
+        self.pages().answer_page()
     }
 }
 
@@ -670,14 +740,16 @@ mod tests {
     }
 
     fn id(number: u32) -> Id {
-        let mut id = Id::default();
+        let mut bytes = [0; 16];
 
-        id[12..].copy_from_slice(&number.to_ne_bytes());
-        id
+        bytes[12..].copy_from_slice(&number.to_ne_bytes());
+        Id::from_bytes(bytes)
     }
 
     fn number(id: &Id) -> u32 {
-        id[12..].try_into().map_or(u32::MAX, u32::from_ne_bytes)
+        id.to_bytes()[12..]
+            .try_into()
+            .map_or(u32::MAX, u32::from_ne_bytes)
     }
 
     impl Sign for Arc<World> {
@@ -704,19 +776,26 @@ mod tests {
         }
     }
 
-    /// A settler that has answered ID 0.
-    fn settler(world: &Arc<World>) -> Result<Arc<Settler>> {
-        let settler = Settler::new(
-            Generation::new()?,
-            Some(KBox::new(world.clone(), GFP_KERNEL)?),
-            KBox::new(world.clone(), GFP_KERNEL)?,
-        )?;
+    /// A generation that is settled.
+    struct Settled(Arc<Settler<Arc<World>>>);
+
+    impl Deref for Settled {
+        type Target = Generation;
+
+        fn deref(&self) -> &Generation {
+            &self.0.generation
+        }
+    }
+
+    /// Settling where ID 0 is answered.
+    fn settling(world: &Arc<World>) -> Result<Settling<Arc<World>>> {
+        let settler = Settler::new(Some(world.clone()), KBox::new(world.clone(), GFP_KERNEL)?)?;
 
         settler.generation.set_answer(Answer {
             id: id(0),
             reseeded: true,
         });
-        Ok(settler)
+        Ok(Settling(settler))
     }
 
     #[test]
@@ -726,7 +805,8 @@ mod tests {
         for first in 0..STEPS {
             for second in first..STEPS {
                 let world = World::new([first, second], 0)?;
-                let settler = settler(&world)?;
+                let settling = settling(&world)?;
+                let settler = settling.settler();
                 let mut looks = 0;
 
                 // Somebody looks, until nothing moves any more.
@@ -757,8 +837,9 @@ mod tests {
     #[test]
     fn a_change_is_made_though_nothing_is_reseeded() -> Result {
         let world = World::new([1, 1], 2)?;
-        let settler = settler(&world)?;
-        let watcher = Watcher::new(settler.generation.clone());
+        let settling = settling(&world)?;
+        let settler = settling.settler();
+        let watcher = Watcher::new(Settled(settler.clone()));
 
         settler.settle_sign();
         assert_eq!(watcher.status().epoch, 1);
@@ -781,8 +862,9 @@ mod tests {
     fn what_is_asked_for_comes_after_what_is_due() -> Result {
         // The sign moves after the first look.
         let world = World::new([2, 2], 0)?;
-        let settler = settler(&world)?;
-        let watcher = Watcher::new(settler.generation.clone());
+        let settling = settling(&world)?;
+        let settler = settling.settler();
+        let watcher = Watcher::new(Settled(settler.clone()));
 
         settler.bumps.store(1, Relaxed);
         settler.see_to_everything();
@@ -797,15 +879,15 @@ mod tests {
     #[test]
     fn the_first_who_notices_counts() -> Result {
         let world = World::new([1, 1], 0)?;
-        let settler = settler(&world)?;
-        let watcher = Watcher::new(settler.generation.clone());
+        let settling = settling(&world)?;
+        let settler = settling.settler();
+        let watcher = Watcher::new(Settled(settler.clone()));
 
         settler.notice(Source::Vmgenid);
         settler.notice(Source::VmFork);
         settler.queue.flush();
         assert_eq!(watcher.status().source, Some("vmgenid"));
         assert_eq!(watcher.status().epoch, 1);
-        settler.queue.drain();
 
         Ok(())
     }
@@ -813,12 +895,10 @@ mod tests {
     #[test]
     fn without_a_sign_whoever_notices_knows() -> Result {
         let world = World::new([u32::MAX, u32::MAX], 0)?;
-        let settler = Settler::new(
-            Generation::new()?,
-            None,
-            KBox::new(world.clone(), GFP_KERNEL)?,
-        )?;
-        let watcher = Watcher::new(settler.generation.clone());
+        let random = KBox::new(world.clone(), GFP_KERNEL)?;
+        let settling = Settling(Settler::<Arc<World>>::new(None, random)?);
+        let settler = settling.settler();
+        let watcher = Watcher::new(Settled(settler.clone()));
 
         assert_eq!(settler.pending(), None);
         assert!(!watcher.status().answer.reseeded);
@@ -829,7 +909,6 @@ mod tests {
         assert_eq!(watcher.status().epoch, 1);
         assert_eq!(watcher.status().source, Some("vmfork"));
         assert!(watcher.status().answer.reseeded);
-        settler.queue.drain();
 
         Ok(())
     }

@@ -22,11 +22,9 @@ use crate::{
 use crate::{
     abstractions::miscdevice::MiscDeviceRegistration,
     device::SysgenidDevice,
-    generation::Generation,
     settling::{
         KernelRandom,
-        Settling,
-        Sign, //
+        Settling, //
     }, //
 };
 
@@ -37,6 +35,7 @@ mod exported;
 mod generation;
 mod pages;
 mod settling;
+mod sign;
 #[cfg(CONFIG_PM_SLEEP)]
 mod suspend;
 // Without VMGENID the kernel has no such notification.
@@ -59,8 +58,9 @@ module! {
     alias: ["acpi*:VMGENCTR:*", "acpi*:VM_GEN_COUNTER:*"],
 }
 
-/// The parts are dropped in the order of the fields: sources first, then the devices, and last what
-/// all of them use.
+/// The parts are dropped in the order of the fields: sources first, then what settles their changes,
+/// which announces what is left to be announced, and last the devices. Nobody can open these any more,
+/// nor has them open or mapped.
 #[pin_data]
 struct Sysgenid {
     _exported: exported::Registration,
@@ -72,11 +72,11 @@ struct Sysgenid {
     #[cfg(CONFIG_VMGENID)]
     #[pin]
     _vmfork: vmfork::Registration,
+    _settling: Settling,
     #[cfg(CONFIG_ACPI)]
     _vmgenid_page: Option<vmgenid_page::Registration>,
     #[pin]
     device: MiscDeviceRegistration<SysgenidDevice>,
-    _settling: Settling,
 }
 
 impl kernel::InPlaceModule for Sysgenid {
@@ -85,15 +85,12 @@ impl kernel::InPlaceModule for Sysgenid {
             #[cfg(CONFIG_ACPI)]
             let vmgenid = find_vmgenid();
             #[cfg(CONFIG_ACPI)]
-            let sign = match &vmgenid {
-                Some((_, id)) => Some(KBox::new(id.clone(), GFP_KERNEL)? as KBox<dyn Sign>),
-                None => None,
-            };
+            let sign = vmgenid.as_ref().map(|(_, id)| id.clone());
             #[cfg(not(CONFIG_ACPI))]
-            let sign = None::<KBox<dyn Sign>>;
+            let sign = None;
 
             let random = KBox::new(KernelRandom::new(), GFP_KERNEL)?;
-            let settling = Settling::begin(Generation::new()?, sign, random)?;
+            let settling = Settling::begin(sign, random)?;
             let settler = settling.settler().clone();
 
             // The devices come last, and of them the one whose registration can fail comes first: a

@@ -20,7 +20,7 @@ use crate::{
         memremap::ForeignMemory, //
     },
     pages::Id,
-    settling::Sign, //
+    sign::Sign, //
 };
 use core::ptr;
 use kernel::{
@@ -48,7 +48,7 @@ pub(crate) type IdMemory = ForeignMemory<ID_SIZE>;
 /// A new ID shows that a change of the generation is due.
 impl Sign for Arc<IdMemory> {
     fn value(&self) -> Id {
-        self.read()
+        Id::from_bytes(self.read())
     }
 }
 

@@ -32,9 +32,10 @@ use crate::{
             MiscDeviceOptions,
             MiscDeviceRegistration, //
         },
+        shared_page::SharedPage,
         vma::EmptyArea, //
     },
-    pages::Id,
+    pages::AnswerPage,
     settling::{
         Settler,
         User, //
@@ -190,7 +191,7 @@ impl MiscDevice for VmgenidDevice {
 
                 this.page.page.as_ref().ok_or(ENODEV)?.map(area)
             }
-            1 => this.user.generation().pages().answer_page().map(
+            1 => SharedPage::<AnswerPage>::map(
                 area.restrict_to_reading_one_page()?,
                 file,
                 c"dev/vmgenid",
@@ -218,7 +219,7 @@ impl MiscDevice for VmgenidDevice {
     }
 
     fn ioctl(this: &OpenFile, _file: &File, cmd: u32, _arg: usize) -> Result<isize> {
-        this.user.look();
+        this.user.settler().look();
 
         match cmd {
             GET_OFFSET => Ok(this.page.offset as isize),
@@ -227,18 +228,20 @@ impl MiscDevice for VmgenidDevice {
     }
 
     fn show_fdinfo(this: &OpenFile, m: &SeqFile, _file: &File) {
-        this.user.look();
+        this.user.settler().look();
 
         seq_print!(m, "vmgenid-offset:\t{}\n", this.page.offset);
 
         if this.privileged {
-            show_id(m, c"vmgenid-id", &this.page.id.read());
-            show_id(m, c"vmgenid-answered", &this.user.generation().answer().id);
+            show_id(m, c"vmgenid-id", this.page.id.read());
+            let answer = this.user.answer();
+
+            show_id(m, c"vmgenid-answered", answer.id.to_bytes());
         }
     }
 }
 
-fn show_id(m: &SeqFile, key: &CStr, id: &Id) {
+fn show_id(m: &SeqFile, key: &CStr, id: [u8; ID_SIZE]) {
     seq_print!(m, "{key}:\t");
     for byte in id {
         seq_print!(m, "{byte:02x}");

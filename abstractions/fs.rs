@@ -109,6 +109,22 @@ pub(crate) trait KiocbExt {
     fn nonblocking(&self) -> bool;
 }
 
+/// Returns whether a file is `O_NONBLOCK` now.
+///
+/// # Safety
+///
+/// `file` must be a valid file.
+#[inline]
+pub(crate) unsafe fn is_nonblocking(file: *const bindings::file) -> bool {
+    // `fcntl()` can change the flags of the file at any time, so this corresponds to `READ_ONCE()`,
+    // as in `kernel::fs::file::LocalFile::flags`.
+    //
+    // SAFETY: The caller provides a valid file.
+    let flags = unsafe { (&raw const (*file).f_flags).read_volatile() };
+
+    flags & O_NONBLOCK != 0
+}
+
 impl<T: ForeignOwnable> KiocbExt for Kiocb<'_, T> {
     fn nonblocking(&self) -> bool {
         // SAFETY: By the type invariants of `Kiocb` the pointer is valid. Nobody changes the flags of
@@ -117,12 +133,8 @@ impl<T: ForeignOwnable> KiocbExt for Kiocb<'_, T> {
         // SAFETY: By the type invariants of `Kiocb` the pointer is valid. Nobody changes the file of
         // a request.
         let file = unsafe { (*self.as_raw()).ki_filp };
-        // `fcntl()` can change the flags of the file at any time, so this corresponds to
-        // `READ_ONCE()`, as in `kernel::fs::file::LocalFile::flags`.
-        //
-        // SAFETY: The request holds a reference to the file, which keeps it alive.
-        let file_flags = unsafe { (&raw const (*file).f_flags).read_volatile() };
 
-        request_flags & IOCB_NOWAIT != 0 || file_flags & O_NONBLOCK != 0
+        // SAFETY: The request holds a reference to the file, which keeps it alive.
+        request_flags & IOCB_NOWAIT != 0 || unsafe { is_nonblocking(file) }
     }
 }

@@ -81,14 +81,17 @@ pub(crate) fn is_reserved(start: PhysAddr, size: usize) -> bool {
     }
 }
 
+/// How many bytes are read at a time.
+const WORD: usize = size_of::<u64>();
+
 /// A mapping of `N` bytes of memory that somebody else writes.
 ///
 /// # Invariants
 ///
-/// `pointer` is what `memremap()` has returned for the `N` bytes at `start`, and is unmapped only when
-/// this is dropped.
+/// `pointer` is what `memremap()` has returned for the `N` bytes at `start`, which is aligned to a
+/// word, and is unmapped only when this is dropped.
 pub(crate) struct ForeignMemory<const N: usize> {
-    pointer: NonNull<[u8; N]>,
+    pointer: NonNull<u8>,
     start: PhysAddr,
 }
 
@@ -106,9 +109,14 @@ impl<const N: usize> ForeignMemory<N> {
     ///
     /// # Errors
     ///
+    /// * [`EINVAL`] if `start` is not aligned to 8 bytes.
     /// * [`EADDRNOTAVAIL`](eaddrnotavail) if the bytes are not [reserved](is_reserved).
     /// * [`ENOMEM`] if they cannot be mapped.
     pub(crate) fn map(start: PhysAddr) -> Result<Self> {
+        if start % WORD as PhysAddr != 0 {
+            return Err(EINVAL);
+        }
+
         if !is_reserved(start, N) {
             return Err(eaddrnotavail());
         }
@@ -122,7 +130,7 @@ impl<const N: usize> ForeignMemory<N> {
             )
         };
 
-        // INVARIANT: This comes from `memremap()`.
+        // INVARIANT: This comes from `memremap()`, which keeps the offset within the page.
         Ok(Self {
             pointer: NonNull::new(pointer.cast()).ok_or(ENOMEM)?,
             start,
@@ -138,15 +146,27 @@ impl<const N: usize> ForeignMemory<N> {
     fn byte(&self, index: usize) -> Option<u8> {
         // SAFETY: By the type invariants the memory is mapped, and the index is in bounds of it. Any
         // byte is valid. The read is volatile because it is not this kernel who writes.
-        (index < N).then(|| unsafe { self.pointer.cast::<u8>().add(index).read_volatile() })
+        (index < N).then(|| unsafe { self.pointer.add(index).read_volatile() })
     }
 
     /// Returns what is there now. If somebody writes at the same time then this may be a part of the
     /// old and a part of the new.
+    #[inline]
     pub(crate) fn read(&self) -> [u8; N] {
-        // SAFETY: By the type invariants the memory is mapped. Any byte is valid, and no byte needs
-        // to be aligned. The read is volatile because it is not this kernel who writes.
-        unsafe { self.pointer.as_ptr().read_volatile() }
+        const { assert!(N % WORD == 0) };
+
+        let mut bytes = [0; N];
+
+        for (index, word) in bytes.chunks_exact_mut(WORD).enumerate() {
+            // SAFETY: By the type invariants the memory is mapped, and aligned as a word is; as it
+            // consists of words, the index is in bounds of it. Any bits are valid. The read is
+            // volatile because it is not this kernel who writes.
+            let value = unsafe { self.pointer.cast::<u64>().add(index).read_volatile() };
+
+            word.copy_from_slice(&value.to_ne_bytes());
+        }
+
+        bytes
     }
 }
 

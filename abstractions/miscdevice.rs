@@ -7,13 +7,18 @@
 //! Reference: <https://www.kernel.org/doc/html/latest/driver-api/misc_devices.html>
 //!
 //! This is [`kernel::miscdevice`] and what it lacks: the mode of the device node, data that belongs
-//! to the registration, `poll`, the modes of a file that is being opened, and ioctls whose argument
-//! is a number.
+//! to the registration, plain reads and writes, `poll`, the modes of a file that is being opened, and
+//! ioctls whose argument is a number.
 
 use crate::abstractions::{
-    fs::FileNew,
+    fs::{
+        is_nonblocking,
+        FileNew, //
+    },
     module::this_module,
-    vma::EmptyArea, //
+    poll,
+    vma::EmptyArea,
+    wait_queue::WaitQueue, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -34,10 +39,15 @@ use kernel::{
     prelude::*,
     seq_file::SeqFile,
     str::as_char_ptr_in_const_context,
-    sync::poll::PollTable,
     types::{
         ForeignOwnable,
         Opaque, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice,
+        UserSliceReader,
+        UserSliceWriter, //
     }, //
 };
 
@@ -157,6 +167,25 @@ pub(crate) trait MiscDevice: Sized {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Reads at a plain `read` system call, without waiting if `nonblocking` is set. Everything else
+    /// (`readv`, `RWF_NOWAIT`, `io_uring`) uses [`read_iter`](MiscDevice::read_iter), which must answer
+    /// alike, and takes more instructions. `kernel_read()` refuses a file that has both.
+    fn read(
+        _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        _nonblocking: bool,
+        _to: &mut UserSliceWriter,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Writes at a plain `write` system call, as [`read`](MiscDevice::read) reads.
+    fn write(
+        _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        _from: &mut UserSliceReader,
+    ) -> Result<usize> {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Reads from this misc device.
     fn read_iter(_kiocb: Kiocb<'_, Self::Ptr>, _iov: &mut IovIterDest<'_>) -> Result<usize> {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -167,13 +196,16 @@ pub(crate) trait MiscDevice: Sized {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Returns the events that this file is ready for now (see [`poll`](crate::abstractions::poll)),
-    /// after having registered `table` with whatever will tell of others.
-    fn poll(
-        _device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
-        _file: &File,
-        _table: PollTable<'_>,
-    ) -> u32 {
+    /// Returns what is woken up when [`poll`](MiscDevice::poll) may return something else than before.
+    //
+    // The implementation must work for any `'a`, so the queue lives as long as the private data.
+    fn poll_queue<'a>(_device: <Self::Ptr as ForeignOwnable>::Borrowed<'a>) -> &'a WaitQueue {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Returns the events that this file is ready for now (see [`poll`](crate::abstractions::poll)).
+    /// Needs [`poll_queue`](MiscDevice::poll_queue).
+    fn poll(_device: <Self::Ptr as ForeignOwnable>::Borrowed<'_>) -> u32 {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
@@ -260,6 +292,50 @@ impl<T: MiscDevice> MiscDeviceVTable<T> {
 
     /// # Safety
     ///
+    /// `file` must be a valid file that is associated with a `MiscDeviceRegistration<T>`.
+    unsafe extern "C" fn read(
+        file: *mut bindings::file,
+        buffer: *mut c_char,
+        len: usize,
+        _pos: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The read call of a file can access the private data.
+        let private = unsafe { (*file).private_data };
+        // SAFETY: Read calls can borrow the private data of the file.
+        let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
+        // SAFETY: The file is valid for the duration of this call.
+        let nonblocking = unsafe { is_nonblocking(file) };
+        let mut to = UserSlice::new(UserPtr::from_ptr(buffer.cast()), len).writer();
+
+        match T::read(device, nonblocking, &mut to) {
+            Ok(res) => res as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be a valid file that is associated with a `MiscDeviceRegistration<T>`.
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        buffer: *const c_char,
+        len: usize,
+        _pos: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The write call of a file can access the private data.
+        let private = unsafe { (*file).private_data };
+        // SAFETY: Write calls can borrow the private data of the file.
+        let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
+        let mut from = UserSlice::new(UserPtr::from_ptr(buffer.cast_mut().cast()), len).reader();
+
+        match T::write(device, &mut from) {
+            Ok(res) => res as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
     /// `kiocb` must be a valid request for a file that is associated with a
     /// `MiscDeviceRegistration<T>`. `iter` must be a valid `struct iov_iter` for writing.
     unsafe extern "C" fn read_iter(
@@ -308,16 +384,43 @@ impl<T: MiscDevice> MiscDeviceVTable<T> {
     ) -> bindings::__poll_t {
         // SAFETY: The poll call of a file can access the private data.
         let private = unsafe { (*file).private_data };
+
         // SAFETY: Poll calls can borrow the private data of the file.
         let device = unsafe { <T::Ptr as ForeignOwnable>::borrow(private) };
-        // SAFETY:
-        // * The file is valid for the duration of this call.
-        // * There is no active fdget_pos region on the file on this thread.
-        let file = unsafe { File::from_raw_file(file) };
-        // SAFETY: The caller provides a pointer that is null or valid for the duration of this call.
-        let table = unsafe { PollTable::from_raw(table) };
 
-        T::poll(device, file, table)
+        // SAFETY: The caller provides a pointer that is null or valid for the duration of this call.
+        if unsafe { poll::waits(table) } {
+            // SAFETY: The caller's requirements are the same.
+            unsafe { Self::poll_and_wait(file, table) }
+        } else {
+            T::poll(device)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `file` must be a valid file that is associated with a `MiscDeviceRegistration<T>`. `table`
+    /// must be null or point at a valid `poll_table`.
+    #[cold]
+    unsafe fn poll_and_wait(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: The poll call of a file can access the private data.
+        let private = unsafe { (*file).private_data };
+        // SAFETY: Poll calls can borrow the private data of the file.
+        let queue = T::poll_queue(unsafe { <T::Ptr as ForeignOwnable>::borrow(private) });
+
+        // SAFETY: The file and the table are valid for the duration of this call. The queue lives
+        // for as long as the private data do, which is until the file is released. Whoever polls
+        // has a reference to the file, but for epoll, which takes its entries off the queue
+        // before the file is released.
+        unsafe { bindings::poll_wait(file, queue.as_ptr(), table) };
+
+        // After the above: what is woken up from there on asks again.
+        //
+        // SAFETY: Poll calls can borrow the private data of the file.
+        T::poll(unsafe { <T::Ptr as ForeignOwnable>::borrow(private) })
     }
 
     /// # Safety
@@ -390,6 +493,12 @@ impl<T: MiscDevice> MiscDeviceVTable<T> {
         open: Some(Self::open),
         release: Some(Self::release),
         mmap: if T::HAS_MMAP { Some(Self::mmap) } else { None },
+        read: if T::HAS_READ { Some(Self::read) } else { None },
+        write: if T::HAS_WRITE {
+            Some(Self::write)
+        } else {
+            None
+        },
         read_iter: if T::HAS_READ_ITER {
             Some(Self::read_iter)
         } else {
@@ -400,7 +509,12 @@ impl<T: MiscDevice> MiscDeviceVTable<T> {
         } else {
             None
         },
-        poll: if T::HAS_POLL { Some(Self::poll) } else { None },
+        poll: if T::HAS_POLL {
+            assert!(T::HAS_POLL_QUEUE);
+            Some(Self::poll)
+        } else {
+            None
+        },
         unlocked_ioctl: if T::HAS_IOCTL {
             Some(Self::ioctl)
         } else {

@@ -10,6 +10,7 @@ use crate::abstractions::{
     vma::ReadOnlyPage, //
 };
 use core::{
+    marker::PhantomData,
     ops::Deref,
     ptr::NonNull, //
 };
@@ -24,35 +25,12 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            AtomicType, //
-        },
-        Arc, //
-    },
     types::ForeignOwnable, //
 };
 
-/// An atomic number of a [`SharedPage`], which is 0 at first.
-#[repr(transparent)]
-pub(crate) struct Shared<T: AtomicType>(Atomic<T>);
-
-// SAFETY: An `Atomic` has the same bit validity as its type, and these types can be zero.
-unsafe impl Zeroable for Shared<u32> {}
-// SAFETY: As above.
-unsafe impl Zeroable for Shared<u64> {}
-
-impl<T: AtomicType> Deref for Shared<T> {
-    type Target = Atomic<T>;
-
-    fn deref(&self) -> &Atomic<T> {
-        &self.0
-    }
-}
-
 /// A page that begins with a `T`, which the kernel writes and user space can map to read. `T` should
-/// consist of [`Shared`] numbers; the rest of the page is zero.
+/// consist of [`InPlace`](crate::abstractions::atomic::InPlace)s, which are 0 at first, and so is the rest
+/// of the page.
 ///
 /// Everybody sees the same numbers: there is no copy of them.
 pub(crate) struct SharedPage<T> {
@@ -75,12 +53,12 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
     /// # Errors
     ///
     /// [`ENOMEM`] if memory is short.
-    pub(crate) fn new() -> Result<Arc<Self>> {
+    pub(crate) fn new() -> Result<Self> {
         const { assert!(size_of::<T>() <= PAGE_SIZE) };
 
-        let contents = VBox::zeroed(GFP_KERNEL)?;
-
-        Ok(Arc::new(Self { contents }, GFP_KERNEL)?)
+        Ok(Self {
+            contents: VBox::zeroed(GFP_KERNEL)?,
+        })
     }
 
     /// Returns the page as the memory management knows it.
@@ -90,18 +68,17 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
         unsafe { Vmalloc::to_page(NonNull::from(&*self.contents).cast()) }
     }
 
-    /// Maps this page into `area`, which was made by the mmap call of `file`, a device's.
+    /// Maps the page of `held` into `area`, which was made by the mmap call of `file`, a device's.
     ///
     /// The mapping does not keep `file` open: it gets a file of its own, of the same device, that
-    /// nobody can read or write. That holds `held`, a reference to the page, and one to this module,
-    /// until the mapping is gone. `/proc/<pid>/maps` shows `name`; what `/proc/<pid>/map_files` leads
+    /// nobody can read or write. That holds `held`, and a reference to this module, until the mapping
+    /// is gone. `/proc/<pid>/maps` shows `name`; what `/proc/<pid>/map_files` leads
     /// to is the device's node, which can be opened.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`] or [`ENFILE`] if there can be no file for the mapping.
-    pub(crate) fn map<H: Send + 'static>(
-        self: &Arc<Self>,
+    pub(crate) fn map<H: AsRef<Self> + Send + Sync + 'static>(
         area: ReadOnlyPage<'_>,
         file: &File,
         name: &CStr,
@@ -109,8 +86,8 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
     ) -> Result {
         let mapping = KBox::new(
             Mapping {
-                page: self.clone(),
-                _held: held,
+                held,
+                _page: PhantomData,
             },
             GFP_KERNEL_ACCOUNT,
         )?;
@@ -139,13 +116,17 @@ impl<T: Zeroable + Send + Sync + 'static> SharedPage<T> {
     }
 }
 
-/// What a mapping keeps alive.
+/// What a mapping keeps alive, and whose page it is of.
 struct Mapping<T, H> {
-    page: Arc<SharedPage<T>>,
-    _held: H,
+    held: H,
+    _page: PhantomData<fn() -> T>,
 }
 
-impl<T: Zeroable + Send + Sync + 'static, H: Send + 'static> Mapping<T, H> {
+impl<T, H> Mapping<T, H>
+where
+    T: Zeroable + Send + Sync + 'static,
+    H: AsRef<SharedPage<T>> + Send + Sync + 'static,
+{
     /// Returns a new file of the device that `of` is a file of, whose private data is `self`, and whose
     /// reference count belongs to the caller.
     ///
@@ -274,7 +255,7 @@ impl<T: Zeroable + Send + Sync + 'static, H: Send + 'static> Mapping<T, H> {
         // has set `VM_MIXEDMAP`, which cannot be cleared.
         let vma = unsafe { VmaMixedMap::from_raw(vma) };
 
-        let reason = match vma.vm_insert_page(address, &this.page.page()) {
+        let reason = match vma.vm_insert_page(address, &this.held.as_ref().page()) {
             Ok(()) => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
             // Another thread of the process was faster.
             Err(err) if err == EBUSY => bindings::vm_fault_reason_VM_FAULT_NOPAGE,

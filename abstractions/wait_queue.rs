@@ -35,10 +35,11 @@ pub(crate) enum Ended {
     Timeout,
 }
 
-/// A queue of tasks that wait for conditions, which they look at themselves.
+/// A queue of tasks that wait for conditions, which they look at themselves, and of polls.
 ///
 /// Unlike a [`CondVar`](kernel::sync::CondVar) it needs no lock for that, and it knows a wait that is
-/// limited, interruptible and freezable at once.
+/// limited, interruptible and freezable at once. Unlike a
+/// [`PollCondVar`](kernel::sync::poll::PollCondVar) it is for polls of files that keep it alive.
 #[pin_data]
 pub(crate) struct WaitQueue {
     #[pin]
@@ -143,7 +144,12 @@ impl WaitQueue {
         result
     }
 
-    /// Has all that wait look at their conditions.
+    /// Returns a raw pointer to the queue.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::wait_queue_head {
+        self.head.get()
+    }
+
+    /// Has all that wait look at their conditions, and all that poll ask again.
     pub(crate) fn wake_all(&self) {
         // SAFETY: The queue is initialized. 0 stands for as many as there are.
         unsafe { bindings::__wake_up(self.head.get(), TASK_NORMAL, 0, ptr::null_mut()) };

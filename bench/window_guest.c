@@ -50,12 +50,11 @@ static const char * const functions[] = {
 	"acpi_ns_evaluate\n",			/* its method in the firmware's code */
 	"acpi_ev_notify_dispatch\n",		/* the notification, in another one */
 	"random_ioctl\n",			/* the driver's work, which reseeds */
-	"dev_uevent_filter\n",			/* it has changed the generation */
+	"queue_delayed_work_on\n",		/* it has; the uevent comes later */
 };
 
-/* When that has been done; and when a line is in the log, which is the last thing. */
+/* When it has been reseeded. */
 #define RESEEDED	"r:window/reseeded random_ioctl"
-#define TOLD		"r:window/told vprintk_emit"
 
 static _Noreturn void fail(const char *what)
 {
@@ -96,7 +95,7 @@ static void trace(void)
 	for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
 		write_text(TRACING "/set_ftrace_filter", functions[i]);
 	write_text(TRACING "/current_tracer", "function");
-	write_text(TRACING "/kprobe_events", RESEEDED "\n" TOLD);
+	write_text(TRACING "/kprobe_events", RESEEDED);
 	write_text(TRACING "/events/window/enable", "1");
 	write_text(TRACING "/tracing_on", "1");
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Keeps the driver busy until it is killed: acks all that come; or maps the page and reads the
- * directory of the node into memory that has to be faulted in; or leaves it nothing of the first
- * processor, on which it runs as a real-time task:
+ * Keeps the driver busy until it is killed: acks all that come, and is tracked and untracked; or
+ * maps the page and reads the directory of the node into memory that has to be faulted in; or
+ * leaves it nothing of the first processor, on which it runs as a real-time task:
  *
  *	busy --acks
  *	busy --maps
@@ -21,9 +21,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <linux/sysgenid.h>
 
 static int ack_for_ever(int node)
 {
@@ -34,6 +37,10 @@ static int ack_for_ever(int node)
 		if (read(node, &generation, sizeof(generation)) < 0 && errno != EAGAIN)
 			return errno;
 		if (write(node, &generation, sizeof(generation)) < 0 && errno != EINVAL)
+			return errno;
+		/* To ack once more takes no lock, and this does. */
+		if (ioctl(node, SYSGENID_SET_WATCHER_TRACKING, 1) ||
+		    ioctl(node, SYSGENID_SET_WATCHER_TRACKING, 0))
 			return errno;
 	}
 }

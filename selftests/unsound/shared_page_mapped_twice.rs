@@ -6,10 +6,8 @@
 //! second time.
 
 use crate::abstractions::{
-    shared_page::{
-        Shared,
-        SharedPage, //
-    },
+    atomic::InPlace,
+    shared_page::SharedPage,
     vma::EmptyArea, //
 };
 use kernel::{
@@ -18,13 +16,22 @@ use kernel::{
     sync::Arc, //
 };
 
-fn map(page: &Arc<SharedPage<Shared<u32>>>, area: EmptyArea<'_>, file: &File) -> Result {
+#[derive(Clone)]
+struct Holder(Arc<SharedPage<InPlace<u32>>>);
+
+impl AsRef<SharedPage<InPlace<u32>>> for Holder {
+    fn as_ref(&self) -> &SharedPage<InPlace<u32>> {
+        &self.0
+    }
+}
+
+fn map(holder: &Holder, area: EmptyArea<'_>, file: &File) -> Result {
     let area = area.restrict_to_reading_one_page()?;
 
-    page.map(area, file, c"once", ())?;
+    SharedPage::map(area, file, c"once", holder.clone())?;
 
     #[cfg(not(sound))]
-    page.map(area, file, c"twice", ())?;
+    SharedPage::map(area, file, c"twice", holder.clone())?;
 
     Ok(())
 }

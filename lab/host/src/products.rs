@@ -188,9 +188,9 @@ pub fn demo_guest(kernel: &Kernel) -> Result<PathBuf> {
     Ok(made(&source("demo"), kernel, None)?.join("demo_guest"))
 }
 
-/// The program that traces the way from a resume to the change.
-pub fn window_guest(kernel: &Kernel) -> Result<PathBuf> {
-    Ok(made(&source("bench"), kernel, None)?.join("window_guest"))
+/// A program that measures.
+pub fn bench(kernel: &Kernel, name: &str) -> Result<PathBuf> {
+    Ok(made(&source("bench"), kernel, None)?.join(name))
 }
 
 /// A directory in which everything is installed as a package would install it. It is this process's
