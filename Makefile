@@ -57,7 +57,7 @@ uninstall:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check lint check-debug check-packages check-series shell table packages
+.PHONY: demo check lint check-debug check-packages check-series shell table bench packages
 
 # ARGS are arguments of the lab: make check ARGS=--strict
 demo check lint check-debug check-packages shell table:
@@ -67,6 +67,10 @@ demo check lint check-debug check-packages shell table:
 check-series:
 	@lab/lab check-series --strict $(ARGS)
 	@SYSGENID_SUITE=unstable lab/lab check-series --strict --page README.md $(ARGS)
+
+# The page has the tables of what was measured last.
+bench:
+	@lab/lab bench --page Documentation/performance.rst $(ARGS)
 
 packages:
 	@lab/lab packages $(addprefix --kernel ,$(KERNEL)) $(ARGS)
@@ -87,6 +91,8 @@ help:
 	@echo '                        and put the table of them into README.md'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo '  make table            try what common software does after a clone'
+	@echo '  make bench            measure what each call costs, and put the table into'
+	@echo '                        Documentation/performance.rst'
 	@echo '  make packages         build the packages for Debian, and say where they are'
 	@echo ''
 	@echo '  KERNEL=RELEASE        make packages builds what belongs to that kernel, too: its'

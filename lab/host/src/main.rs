@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod apt;
+mod bench;
 mod booted;
 mod cache;
 mod check;
@@ -124,6 +125,15 @@ enum Verb {
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
+    /// Measure what each call costs, beside what programs would use instead
+    Bench {
+        /// Write what was measured here (JSON)
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Put the tables into this page, between their marks
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+    },
     /// Measure where the time goes between the resume of a clone and the change of the generation
     Window {
         /// Count guest time in instructions, so that the speed of the emulation does not show
@@ -264,6 +274,10 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Demo => demo::run(),
+        Verb::Bench { json, page } => {
+            let [json, page] = [json, page].map(|path| path.as_deref().map(cache::from_caller));
+            bench::run(json.as_deref(), page.as_deref())
+        }
         Verb::Window { icount, picture } => {
             let picture = picture.as_deref().map(cache::from_caller);
             window::run(icount, picture.as_deref())
