@@ -282,6 +282,7 @@ impl MiscDevice for SysgenidDevice {
 
         let status = this.watcher.status();
         let reseeded = status.answer.reseeded;
+
         seq_print!(m, "sysgenid-generation:\t{}\n", status.generation);
         seq_print!(m, "sysgenid-epoch:\t{}\n", status.epoch);
         seq_print!(m, "sysgenid-acked:\t{}\n", status.acked);

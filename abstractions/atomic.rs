@@ -55,6 +55,8 @@ impl<T: AtomicType> InPlace<T> {
 // A bound of `load` and `store` is private to the `kernel` crate, so this is not for any type.
 macro_rules! impl_in_place {
     ($($type:ty),*) => {$(
+        const _: () = assert!(!cfg!(CONFIG_X86_64) || size_of::<$type>() <= size_of::<usize>());
+
         impl InPlace<$type> {
             /// As [`Atomic::load`].
             #[inline(always)]
@@ -63,13 +65,11 @@ macro_rules! impl_in_place {
                     return self.0.load(ordering);
                 }
 
-                const { assert!(!cfg!(CONFIG_X86_64) || size_of::<$type>() <= size_of::<usize>()) };
-
                 // This corresponds to `READ_ONCE()`, as in `kernel::fs::file::LocalFile::flags`.
                 //
-                // SAFETY: The pointer is valid, and aligned. What it points at is no larger than a word of
-                // the machine, so this is one instruction; whoever writes it at the same time does so by one,
-                // too.
+                // SAFETY: The pointer is valid, and aligned. What it points at is no larger than a
+                // word of the machine, so this is one instruction; whoever writes it at the same time
+                // does so by one, too.
                 let value = unsafe { self.0.as_ptr().read_volatile() };
 
                 // On x86 that is all there is to `smp_load_acquire()`.
@@ -86,8 +86,6 @@ macro_rules! impl_in_place {
                 if !cfg!(CONFIG_X86_64) {
                     return self.0.store(value, ordering);
                 }
-
-                const { assert!(!cfg!(CONFIG_X86_64) || size_of::<$type>() <= size_of::<usize>()) };
 
                 // On x86 that is all there is to `smp_store_release()`.
                 if let OrderingType::Release = O::TYPE {
