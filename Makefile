@@ -68,9 +68,9 @@ check-series:
 	@lab/lab check-series --strict $(ARGS)
 	@SYSGENID_SUITE=unstable lab/lab check-series --strict --page README.md $(ARGS)
 
-# The page has the tables of what was measured last.
+# The page has the tables and plots of what was measured last.
 bench:
-	@lab/lab bench --page Documentation/performance.rst $(ARGS)
+	@lab/lab bench --page Documentation/performance.rst --output target/bench $(ARGS)
 
 packages:
 	@lab/lab packages $(addprefix --kernel ,$(KERNEL)) $(ARGS)
@@ -91,8 +91,9 @@ help:
 	@echo '                        and put the table of them into README.md'
 	@echo '  make shell            get a shell in a guest with the module loaded'
 	@echo '  make table            try what common software does after a clone'
-	@echo '  make bench            measure what each call costs, and put the table into'
-	@echo '                        Documentation/performance.rst'
+	@echo '  make bench            measure what all of it costs, and put tables and plots into'
+	@echo '                        Documentation/performance.rst, and all figures into'
+	@echo '                        target/bench'
 	@echo '  make packages         build the packages for Debian, and say where they are'
 	@echo ''
 	@echo '  KERNEL=RELEASE        make packages builds what belongs to that kernel, too: its'

@@ -2,70 +2,55 @@
 /*
  * What each call of the device costs, beside what programs would use instead.
  *
- *	calls [--rounds N] [--judge]
+ *	calls [--rounds N] [--vmclock] [--judge]
  *
  * All are measured in one process and in turns: a round [21] has a block of each, and
  * before each block is a rest, because for some time after somebody has read the log or
  * a uevent every system call costs more. For each it prints a line of JSON, in
  * nanoseconds for one call:
  *
- *	{"call": "read, acked", "median": 1258.2, "least": 1258.2}
+ *	{"call": "read, acked", "median": 1258.2, "least": 1258.2, "locks": 0.00}
  *
- * and "older" besides, where a figure of the older driver is known. With --judge it
- * compares with that instead, and prints TAP.
+ * with the number of locks that the kernel takes for it, and "older" besides, where a
+ * figure of the older driver is known. With --judge it compares with that instead,
+ * looks whether those take no lock that are to take none, and prints TAP. --vmclock
+ * has /dev/vmclock0 measured as well, for which the machine needs that device.
  *
  * In a guest that counts instructions (lab/lab run --icount) these are not times but
  * instructions, and the same in each run. Wants to be root.
  */
 
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
+#include "common.h"
+#include "locks.h"
+
 #include <getopt.h>
 #include <linux/netlink.h>
+#include <math.h>
 #include <poll.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <linux/sysgenid.h>
-
-#define NODE		"/dev/sysgenid"
 #define MOST_ROUNDS	1001
 #define MOST_TIMES	250
 #define ACK_CHANGE	"ack of a change"
+#define VMCLOCK		"/dev/vmclock0"
+/* linux/vmclock-abi.h: disruption_marker */
+#define VMCLOCK_DISRUPTION	16
 
 /* Watchers: one that has acked, one that never does, one to be tracked, and a lot. */
 static int acked, outdated, tracker, watchers[MOST_TIMES];
 /* What others use to be told of something: not ready, but for the full one. */
 static int event, full_event, timer, notifier, uevents;
-static int null_device, trigger;
-static volatile uint32_t *page;
-
-static _Noreturn void die(const char *what)
-{
-	fprintf(stderr, "calls: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void expect(bool holds, const char *what)
-{
-	if (!holds)
-		die(what);
-}
+static int null_device, overseer, vmclock;
+/* Whether that is there. */
+static bool has_vmclock;
+static const volatile uint32_t *vmclock_page;
+static const volatile struct sysgenid_page *page;
 
 static void nothing(int turn)
 {
@@ -76,7 +61,7 @@ static void nothing(int turn)
 static void load(int turn)
 {
 	(void)turn;
-	(void)*page;
+	(void)page->generation;
 }
 
 static void expect_again(int fd, size_t length)
@@ -167,9 +152,9 @@ static void poll_uevents(int turn)
 	expect_poll(uevents, 0);
 }
 
-static void ack(int fd)
+static void confirm(int fd)
 {
-	uint32_t generation = *page;
+	uint32_t generation = page->generation;
 
 	expect(write(fd, &generation, 4) == 4, "ack");
 }
@@ -177,12 +162,12 @@ static void ack(int fd)
 static void ack_again(int turn)
 {
 	(void)turn;
-	ack(acked);
+	confirm(acked);
 }
 
 static void ack_change(int turn)
 {
-	ack(watchers[turn]);
+	confirm(watchers[turn]);
 }
 
 static void write_null(int turn)
@@ -234,7 +219,7 @@ static void open_and_close(const char *path)
 	close(fd);
 }
 
-static void open_node(int turn)
+static void open_watcher(int turn)
 {
 	(void)turn;
 	open_and_close(NODE);
@@ -244,6 +229,22 @@ static void open_null(int turn)
 {
 	(void)turn;
 	open_and_close("/dev/null");
+}
+
+/* Where it counts how often the machine was disrupted. */
+static void load_vmclock(int turn)
+{
+	(void)turn;
+	(void)vmclock_page[VMCLOCK_DISRUPTION / sizeof(*vmclock_page)];
+}
+
+static void read_vmclock(int turn)
+{
+	uint64_t marker;
+
+	(void)turn;
+	expect(pread(vmclock, &marker, sizeof(marker), VMCLOCK_DISRUPTION) == sizeof(marker),
+	       VMCLOCK);
 }
 
 static void draw_by_call(int turn)
@@ -274,7 +275,8 @@ static void draw(int turn)
 static const struct call {
 	const char *name;
 	void (*call)(int turn);
-	int times;
+	/* Takes a lock. What is ours is to take none otherwise. */
+	bool locks;
 	struct {
 		double cost;
 		const char *like;
@@ -282,57 +284,51 @@ static const struct call {
 		/* How much more is allowed, and why: see performance.rst. */
 		double most;
 	} older;
-#define OTHER(name_, call_, times_) \
-	{ .name = (name_), .call = (call_), .times = (times_) }
+#define OTHER(name_, call_) \
+	{ .name = (name_), .call = (call_), .locks = true }
+#define NEW(name_, call_) \
+	{ .name = (name_), .call = (call_) }
 #define OURS(name_, call_, cost_, like_, like_cost_, most_) \
-	{ .name = (name_), .call = (call_), .times = MOST_TIMES, \
+	{ .name = (name_), .call = (call_), .older = { (cost_), (like_), (like_cost_), (most_) } }
+#define LOCKING(name_, call_, cost_, like_, like_cost_, most_) \
+	{ .name = (name_), .call = (call_), .locks = true, \
 	  .older = { (cost_), (like_), (like_cost_), (most_) } }
 } calls[] = {
-	OTHER("null system call", nothing, MOST_TIMES),
+	OTHER("null system call", nothing),
 	OURS("load from the mapping", load, 16.2, "null system call", 696.1, 1.0),
 	OURS("read, acked (EAGAIN)", read_acked, 1276, "eventfd: read (EAGAIN)", 1466.2, 1.0),
 	OURS("read, outdated", read_outdated, 1338, "eventfd: read (EAGAIN)", 1466.2, 1.0),
-	OTHER("eventfd: read (EAGAIN)", read_event, MOST_TIMES),
-	OTHER("timerfd: read (EAGAIN)", read_timer, MOST_TIMES),
-	OTHER("inotify: read (EAGAIN)", read_notifier, MOST_TIMES),
+	OTHER("eventfd: read (EAGAIN)", read_event),
+	OTHER("timerfd: read (EAGAIN)", read_timer),
+	OTHER("inotify: read (EAGAIN)", read_notifier),
 	OURS("poll, acked", poll_acked, 1548, "eventfd: poll, nothing", 1542.2, 1.005),
 	OURS("poll, outdated", poll_outdated, 1518, "eventfd: poll, ready", 1542.2, 1.005),
-	OTHER("eventfd: poll, nothing", poll_event, MOST_TIMES),
-	OTHER("eventfd: poll, ready", poll_full_event, MOST_TIMES),
-	OTHER("timerfd: poll, nothing", poll_timer, MOST_TIMES),
-	OTHER("inotify: poll, nothing", poll_notifier, MOST_TIMES),
-	OTHER("uevent socket: poll, nothing", poll_uevents, MOST_TIMES),
+	OTHER("eventfd: poll, nothing", poll_event),
+	OTHER("eventfd: poll, ready", poll_full_event),
+	OTHER("timerfd: poll, nothing", poll_timer),
+	OTHER("inotify: poll, nothing", poll_notifier),
+	OTHER("uevent socket: poll, nothing", poll_uevents),
 	OURS("ack, once more", ack_again, 1406, "/dev/null: write", 1248.2, 1.0),
-	OURS(ACK_CHANGE, ack_change, 1406, "/dev/null: write", 1248.2, 1.0),
-	OTHER("/dev/null: write", write_null, MOST_TIMES),
-	OTHER("eventfd: write", write_event, MOST_TIMES),
+	LOCKING(ACK_CHANGE, ack_change, 1406, "/dev/null: write", 1248.2, 1.0),
+	OTHER("/dev/null: write", write_null),
+	OTHER("eventfd: write", write_event),
 	OURS("WAIT_WATCHERS, nobody outdated", wait_watchers, 1310, "eventfd: unknown ioctl", 1250.2,
 	     1.03),
-	OTHER("SETTLE, nothing due", settle, MOST_TIMES),
-	OURS("tracking on and off", track, 2790, "eventfd: unknown ioctl", 1250.2, 1.03),
-	OTHER("eventfd: unknown ioctl", unknown_ioctl, MOST_TIMES),
-	OURS("open and close", open_node, 11119, "/dev/null: open and close", 10435.5, 1.055),
-	OTHER("/dev/null: open and close", open_null, MOST_TIMES),
-	OTHER("getrandom(), 16 bytes", draw, MOST_TIMES),
-	OTHER("getrandom, 16 bytes, by system call", draw_by_call, MOST_TIMES),
+	NEW("SETTLE, nothing due", settle),
+	LOCKING("tracking on and off", track, 2790, "eventfd: unknown ioctl", 1250.2, 1.03),
+	OTHER("eventfd: unknown ioctl", unknown_ioctl),
+	LOCKING("open and close", open_watcher, 11119, "/dev/null: open and close", 10435.5, 1.055),
+	OTHER("/dev/null: open and close", open_null),
+	OTHER("vmclock: load from the mapping", load_vmclock),
+	OTHER("vmclock: read", read_vmclock),
+	OTHER("getrandom(), 16 bytes", draw),
+	OTHER("getrandom, 16 bytes, by system call", draw_by_call),
 };
 
 #define CALLS	(sizeof(calls) / sizeof(*calls))
 
 static double costs[CALLS][MOST_ROUNDS];
-
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ll + time.tv_nsec;
-}
-
-static void rest(void)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
-}
+static double locks[CALLS];
 
 /* What it costs to look at the clock twice. */
 static int64_t clock_cost(void)
@@ -348,6 +344,22 @@ static int64_t clock_cost(void)
 	return least;
 }
 
+/* What is acked has to be new; and those that are acked remain so. */
+static void prepare_block(const struct call *call)
+{
+	if (strcmp(call->name, ACK_CHANGE))
+		return;
+	trigger(overseer);
+	confirm(acked);
+	confirm(tracker);
+}
+
+static void make_block(const struct call *call)
+{
+	for (int turn = 0; turn < MOST_TIMES; turn++)
+		call->call(turn);
+}
+
 static double cost(const struct call *call)
 {
 	static int64_t clock;
@@ -356,50 +368,56 @@ static double cost(const struct call *call)
 	if (!clock)
 		clock = clock_cost();
 
-	/* What is acked has to be new; and those that are acked remain so. */
-	if (!strcmp(call->name, ACK_CHANGE)) {
-		expect(!ioctl(trigger, SYSGENID_TRIGGER_GEN_UPDATE, 0), "trigger");
-		ack(acked);
-		ack(tracker);
-	}
-	rest();
+	prepare_block(call);
+	pause_ms(20);
 	start = now();
-	for (int turn = 0; turn < call->times; turn++)
-		call->call(turn);
-	return (double)(now() - start - clock) / call->times;
+	make_block(call);
+	return (double)(now() - start - clock) / MOST_TIMES;
 }
 
-static int compare(const void *a, const void *b)
+/* The fewest of some times: in the others something else comes in between. */
+static double count_locks(const struct call *call)
 {
-	double x = *(const double *)a, y = *(const double *)b;
+	double least = INFINITY;
 
-	return (x > y) - (x < y);
+	for (int i = 0; i < 5; i++) {
+		double taken;
+
+		prepare_block(call);
+		pause_ms(20);
+		locks_count();
+		make_block(call);
+		taken = locks_taken() / MOST_TIMES;
+		if (taken < least)
+			least = taken;
+	}
+	return least;
+}
+
+/* Whether it cannot be measured here. */
+static bool is_absent(const struct call *call)
+{
+	return !has_vmclock && (call->call == load_vmclock || call->call == read_vmclock);
 }
 
 static int node(void)
 {
-	int fd = open(NODE, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-
-	expect(fd >= 0, NODE);
-	return fd;
+	return open_node(O_RDWR | O_NONBLOCK);
 }
 
 static void prepare(void)
 {
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK, .nl_groups = 1 };
 
-	/* More descriptors than are usual. */
-	expect(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 2 * MOST_TIMES, 2 * MOST_TIMES }),
-	       "RLIMIT_NOFILE");
+	allow_descriptors(2 * MOST_TIMES);
 	outdated = node();
-	trigger = node();
-	expect(!ioctl(trigger, SYSGENID_TRIGGER_GEN_UPDATE, 0), "trigger");
+	overseer = node();
+	trigger(overseer);
 	acked = node();
 	tracker = node();
 	for (int i = 0; i < MOST_TIMES; i++)
 		watchers[i] = node();
-	page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, acked, 0);
-	expect(page != MAP_FAILED, "mmap");
+	page = map_node();
 	null_device = open("/dev/null", O_RDWR | O_CLOEXEC);
 	event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	full_event = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -408,6 +426,14 @@ static void prepare(void)
 	uevents = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC,
 			 NETLINK_KOBJECT_UEVENT);
 	expect(uevents >= 0 && !bind(uevents, (void *)&kernel, sizeof(kernel)), "uevents");
+}
+
+static void prepare_vmclock(void)
+{
+	vmclock = open(VMCLOCK, O_RDONLY | O_CLOEXEC);
+	expect(vmclock >= 0, VMCLOCK);
+	vmclock_page = mmap(NULL, 4096, PROT_READ, MAP_SHARED, vmclock, 0);
+	expect(vmclock_page != MAP_FAILED, VMCLOCK);
 }
 
 /* Somebody has to listen, and not to find anything. */
@@ -457,8 +483,10 @@ static double older(size_t call)
 static void print(int rounds)
 {
 	for (size_t i = 0; i < CALLS; i++) {
-		printf("{\"call\": \"%s\", \"median\": %.1f, \"least\": %.1f", calls[i].name,
-		       costs[i][rounds / 2], costs[i][0]);
+		if (is_absent(&calls[i]))
+			continue;
+		printf("{\"call\": \"%s\", \"median\": %.1f, \"least\": %.1f, \"locks\": %.2f",
+		       calls[i].name, costs[i][rounds / 2], costs[i][0], locks[i]);
 		if (calls[i].older.like)
 			printf(", \"older\": %.1f, \"most\": %.3f", older(i),
 			       calls[i].older.most);
@@ -466,28 +494,42 @@ static void print(int rounds)
 	}
 }
 
+static int tests;
+
+static bool test(bool holds, const char *name, const char *what, double value)
+{
+	printf("%sok %d %s: %s: %.3f\n", holds ? "" : "not ", ++tests, name, what, value);
+	return holds;
+}
+
 /* By the least of all rounds: what comes in between can only add to it. */
 static bool judge(void)
 {
+	const char * const control = "eventfd: read (EAGAIN)";
+	/* The tick takes locks, and may come each time. */
+	const double no_lock = 0.1;
 	bool good = true;
-	int number = 0;
 
 	printf("TAP version 13\n");
 	for (size_t i = 0; i < CALLS; i++) {
-		double most = calls[i].older.most, ratio;
-		bool holds;
+		const struct call *call = &calls[i];
 
-		if (!calls[i].older.like)
-			continue;
-		ratio = costs[i][0] / older(i);
-		holds = ratio <= most;
-		good &= holds;
-		printf("# %s: %.1f, the older driver %.1f\n", calls[i].name, costs[i][0],
-		       older(i));
-		printf("%sok %d %s: %.3f of the older driver's cost, at most %.3f\n",
-		       holds ? "" : "not ", ++number, calls[i].name, ratio, most);
+		if (call->older.like) {
+			double most = call->older.most, ratio = costs[i][0] / older(i);
+			char what[64];
+
+			printf("# %s: %.1f, the older driver %.1f\n", call->name, costs[i][0],
+			       older(i));
+			snprintf(what, sizeof(what), "at most %.3f of the older driver's cost", most);
+			good &= test(ratio <= most, call->name, what, ratio);
+		}
+		if (!call->locks)
+			good &= test(locks[i] < no_lock, call->name, "takes no lock", locks[i]);
 	}
-	printf("1..%d\n", number);
+	/* Else none would be counted anywhere. */
+	good &= test(locks[find(control)] > 1 - no_lock, control, "takes a lock",
+		     locks[find(control)]);
+	printf("1..%d\n", tests);
 	return good;
 }
 
@@ -495,6 +537,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "rounds", required_argument, NULL, 'r' },
+		{ "vmclock", no_argument, NULL, 'v' },
 		{ "judge", no_argument, NULL, 'j' },
 		{ 0 },
 	};
@@ -504,6 +547,8 @@ int main(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (option == 'r') {
 			rounds = atoi(optarg);
+		} else if (option == 'v') {
+			has_vmclock = true;
 		} else if (option == 'j') {
 			judges = true;
 		} else {
@@ -512,17 +557,25 @@ int main(int argc, char **argv)
 		}
 	}
 	if (rounds < 1 || rounds > MOST_ROUNDS || optind != argc) {
-		fprintf(stderr, "usage: calls [--rounds N] [--judge]\n");
+		fprintf(stderr, "usage: calls [--rounds N] [--vmclock] [--judge]\n");
 		return 2;
 	}
 	prepare();
+	if (has_vmclock)
+		prepare_vmclock();
 	wait_for_rest();
 	for (int round = 0; round < rounds; round++) {
 		for (size_t i = 0; i < CALLS; i++) {
+			if (is_absent(&calls[i]))
+				continue;
 			drain();
 			costs[i][round] = cost(&calls[i]);
 		}
 	}
+	/* In the end, for the kernel's code is changed for it. */
+	for (size_t i = 0; i < CALLS; i++)
+		if (!is_absent(&calls[i]))
+			locks[i] = count_locks(&calls[i]);
 	for (size_t i = 0; i < CALLS; i++)
 		qsort(costs[i], rounds, sizeof(double), compare);
 	if (judges)

@@ -125,12 +125,17 @@ enum Verb {
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
-    /// Measure what each call costs, beside what programs would use instead
+    /// Measure what the device costs, beside what programs would use instead
     Bench {
-        /// Write what was measured here (JSON)
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-        /// Put the tables into this page, between their marks
+        /// Measure these parts only
+        #[arg(value_name = "PART")]
+        parts: Vec<bench::Part>,
+        /// Write all that was measured into this directory: bench.json, bench.md, and the plots as SVG
+        /// and PNG
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+        /// Put the tables into this page, between their marks, and the plots beside it, in a directory
+        /// of its name
         #[arg(long, value_name = "FILE")]
         page: Option<PathBuf>,
     },
@@ -274,9 +279,13 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Demo => demo::run(),
-        Verb::Bench { json, page } => {
-            let [json, page] = [json, page].map(|path| path.as_deref().map(cache::from_caller));
-            bench::run(json.as_deref(), page.as_deref())
+        Verb::Bench {
+            parts,
+            output,
+            page,
+        } => {
+            let [output, page] = [output, page].map(|path| path.as_deref().map(cache::from_caller));
+            bench::run(&parts, output.as_deref(), page.as_deref())
         }
         Verb::Window { icount, picture } => {
             let picture = picture.as_deref().map(cache::from_caller);

@@ -6,11 +6,11 @@ use anyhow::Context;
 use anyhow::Result;
 
 /// The lines that the table lies between.
-pub struct Marks(pub [&'static str; 2]);
+pub struct Marks<'a>(pub [&'a str; 2]);
 
-impl Marks {
+impl Marks<'_> {
     /// The page, in three parts: before the table, the table, and after it.
-    pub fn parts<'a>(&self, page: &'a str) -> Result<[&'a str; 3]> {
+    pub fn parts<'p>(&self, page: &'p str) -> Result<[&'p str; 3]> {
         let [begin, end] = self.0;
         let parts = || {
             let (before, rest) = page.split_once(begin)?;

@@ -2,26 +2,24 @@
 
 //! What each call costs. `bench/calls.c` runs in the guest; here is read what it prints.
 
-use anyhow::Context;
 use anyhow::Result;
 use anyhow::anyhow;
 use anyhow::ensure;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::Measured;
+use super::chart::Bar;
+use super::chart::Chart;
+use super::chart::Kind;
+use super::guest;
+use super::guest::instructions;
 use super::table::Table;
-use crate::guest::Kept;
 use crate::kernel::Kernel;
-use crate::machine::NS_PER_INSTRUCTION;
-use crate::products;
-use crate::run;
 use crate::setup::Addition;
 use crate::setup::GuestOptions;
-use crate::setup::Setup;
 use crate::setup::Userland;
 use crate::step::step;
-
-const PROGRAM: &str = "/calls";
 
 /// By so much two runs may differ.
 const REPEATABLE: f64 = 0.01;
@@ -37,44 +35,73 @@ pub struct Call {
     median: f64,
     /// What it costs at least, which is what it costs if nothing else comes in between.
     least: f64,
+    /// How many locks the kernel takes for it.
+    locks: f64,
     /// What the older driver takes for it, if that is known.
     older: Option<f64>,
     /// How much of that is allowed.
     most: Option<f64>,
 }
 
+/// What is drawn, and what it is called there: what a program does that wants to know of a clone, and
+/// what it could be compared with.
+const DRAWN: [(&str, &str); 14] = [
+    ("load from the mapping", "look at the mapped generation"),
+    ("read, acked (EAGAIN)", "read: nothing new"),
+    ("read, outdated", "read: a new generation"),
+    ("poll, acked", "poll: nothing new"),
+    ("ack of a change", "ack"),
+    ("SETTLE, nothing due", "settle: nothing is due"),
+    ("open and close", "open and close"),
+    ("null system call", "a system call that does nothing"),
+    ("eventfd: read (EAGAIN)", "an eventfd’s read"),
+    ("eventfd: poll, nothing", "an eventfd’s poll"),
+    ("eventfd: write", "an eventfd’s write"),
+    ("/dev/null: open and close", "/dev/null: open and close"),
+    ("vmclock: read", "/dev/vmclock0: read"),
+    ("getrandom(), 16 bytes", "getrandom(), 16 bytes"),
+];
+
+/// So many of them, from the start, are ours.
+const OURS: usize = 7;
+
 /// Measures twice, which must give the same.
-pub fn measure(kernel: &Kernel) -> Result<Vec<Call>> {
+pub fn measure(kernel: &Kernel) -> Result<Measured> {
     let first = step("measuring the calls", || once(kernel))?;
     let second = step("measuring the calls again", || once(kernel))?;
     same(&first, &second)?;
-    Ok(first)
+    let chart = chart(&first, &kernel.release)?;
+    Measured::new(&first, vec![table(&first)], vec![chart])
 }
 
+/// In a machine that has a `VMClock` device, whose driver is loaded for it.
 fn once(kernel: &Kernel) -> Result<Vec<Call>> {
     let options = GuestOptions {
-        icount: true,
-        ..GuestOptions::plain()
+        boot: true,
+        qemu_arg: ["-device", "vmclock"].map(str::to_owned).to_vec(),
+        ..guest::counting()
     };
-    let program = Addition {
-        from: products::bench(kernel, "calls")?,
-        guest: PROGRAM.into(),
+    let driver = format!(
+        "usr/lib/modules/{}/kernel/drivers/ptp/ptp_vmclock.ko.xz",
+        kernel.release
+    );
+    let driver = Addition {
+        from: kernel.modules()?.join(driver),
+        guest: "/ptp_vmclock.ko.xz".into(),
     };
-    let command = [PROGRAM.to_owned()];
-    let userland = Userland::Busybox;
-    let setup = Setup::with(&options, kernel, userland, &[program], &command, None)?;
-    let mut kept = Kept::default();
-    let status = run::run(&setup, &mut kept)?;
-    let said = String::from_utf8_lossy(&kept.stderr);
-    ensure!(status == 0, "exit status {status}: {said}{}", kept.remarks);
-    parse(&String::from_utf8_lossy(&kept.stdout))
-}
-
-fn parse(output: &str) -> Result<Vec<Call>> {
-    output
-        .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("not understood: {line}")))
-        .collect()
+    let (program, _) = guest::program(kernel, &["calls"])?;
+    let command = [
+        "sh",
+        "-c",
+        "insmod /ptp_vmclock.ko.xz && exec /calls --vmclock",
+    ];
+    guest::measure_in(
+        kernel,
+        &options,
+        Userland::Busybox,
+        &[program, driver],
+        &command.map(str::to_owned),
+    )
 }
 
 fn same(first: &[Call], second: &[Call]) -> Result<()> {
@@ -94,46 +121,69 @@ fn same(first: &[Call], second: &[Call]) -> Result<()> {
 }
 
 /// The table: instructions, what the older driver takes, and the quotient.
-pub fn table(calls: &[Call]) -> Table {
-    let instructions = |cost: f64| format!("{:.0}", cost / f64::from(NS_PER_INSTRUCTION));
+fn table(calls: &[Call]) -> Table {
+    let shown = |cost: f64| format!("{:.0}", instructions(cost));
     let rows = calls.iter().map(|one| {
         let older = one.older;
         let ratio = older.map(|older| format!("{:.2}", one.least / older));
         vec![
             one.name.clone(),
-            instructions(one.least),
-            older.map(instructions).unwrap_or_default(),
+            shown(one.least),
+            format!("{:.0}", one.locks),
+            older.map(shown).unwrap_or_default(),
             ratio.unwrap_or_default(),
         ]
     });
     Table {
-        headings: ["call", "instructions", "older driver", "ratio"]
-            .map(str::to_owned)
-            .to_vec(),
         rows: rows.collect(),
+        ..Table::new(
+            "Instructions for one call, and how many locks the kernel takes for it",
+            ["call", "instructions", "locks", "older driver", "ratio"],
+        )
     }
+}
+
+fn chart(calls: &[Call], release: &str) -> Result<Chart> {
+    let bars = DRAWN.iter().enumerate().map(|(number, &(name, label))| {
+        let call = calls.iter().find(|call| call.name == name);
+        let call = call.ok_or_else(|| anyhow!("“{name}” was not measured"))?;
+        let value = instructions(call.least);
+        Ok(Bar {
+            label: label.into(),
+            value,
+            shown: format!("{value:.0}"),
+            ours: number < OURS,
+        })
+    });
+    Ok(Chart {
+        name: "calls",
+        title: "What a program pays that asks whether its machine was cloned".into(),
+        subtitle: format!(
+            "instructions for one call, beside what it could be compared with; Linux {release}"
+        ),
+        kind: Kind::Bars(bars.collect::<Result<_>>()?),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OUTPUT: &str = r#"{"call": "null system call", "median": 697.0, "least": 696.0}
-{"call": "read", "median": 1260.2, "least": 1260.0, "older": 1312.5, "most": 1.000}
+    const OUTPUT: &str = r#"{"call": "null system call", "median": 697.0, "least": 696.0, "locks": 0.00}
+{"call": "read", "median": 1260.2, "least": 1260.0, "locks": 1.02, "older": 1312.5, "most": 1.000}
 "#;
 
     #[test]
     fn what_is_printed_becomes_a_table() {
-        let calls = parse(OUTPUT).expect("it is well-formed");
+        let calls = guest::parse(OUTPUT).expect("it is well-formed");
         let rows = table(&calls).rows;
-        assert_eq!(rows[0], ["null system call", "348", "", ""]);
-        assert_eq!(rows[1], ["read", "630", "656", "0.96"]);
-        assert!(parse("something else\n").is_err());
+        assert_eq!(rows[0], ["null system call", "348", "0", "", ""]);
+        assert_eq!(rows[1], ["read", "630", "1", "656", "0.96"]);
     }
 
     #[test]
     fn two_runs_are_the_same_within_one_percent() {
-        let first = parse(OUTPUT).expect("it is well-formed");
+        let first: Vec<Call> = guest::parse(OUTPUT).expect("it is well-formed");
         let mut second = first.clone();
         second[1].least *= 1.009;
         assert!(same(&first, &second).is_ok());

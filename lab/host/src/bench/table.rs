@@ -5,12 +5,23 @@
 /// A table. Its first column is text, and the others are numbers.
 #[derive(Debug)]
 pub struct Table {
+    /// What it shows, and in which unit.
+    pub caption: String,
     pub headings: Vec<String>,
     /// As many cells in each as there are headings.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A table without rows.
+    pub fn new<const N: usize>(caption: impl Into<String>, headings: [&str; N]) -> Self {
+        Self {
+            caption: caption.into(),
+            headings: headings.map(str::to_owned).to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
     /// For a terminal, or a page in Markdown: the columns are aligned.
     pub fn markdown(&self) -> String {
         let lines = || [&self.headings].into_iter().chain(&self.rows);
@@ -41,7 +52,7 @@ impl Table {
     }
 
     /// For a page in reStructuredText.
-    pub fn rst(&self, caption: &str) -> String {
+    pub fn rst(&self) -> String {
         let lines = [&self.headings].into_iter().chain(&self.rows);
         let lines = lines.flat_map(|line| {
             line.iter().enumerate().map(|(column, cell)| {
@@ -50,7 +61,8 @@ impl Table {
             })
         });
         format!(
-            ".. list-table:: {caption}\n   :header-rows: 1\n\n{}",
+            ".. list-table:: {}\n   :header-rows: 1\n\n{}\n",
+            self.caption,
             lines.collect::<String>()
         )
     }
@@ -63,8 +75,8 @@ mod tests {
     fn table() -> Table {
         let strings = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         Table {
-            headings: strings(["call", "cost"]),
             rows: vec![strings(["read", "10"]), strings(["a longer one", ""])],
+            ..Table::new("What it costs", ["call", "cost"])
         }
     }
 
@@ -82,7 +94,7 @@ mod tests {
     fn rst_has_an_item_for_each_cell() {
         let expected = "\
             .. list-table:: What it costs\n   :header-rows: 1\n\n   * - call\n     - cost\n   \
-            * - read\n     - 10\n   * - a longer one\n     -\n";
-        assert_eq!(table().rst("What it costs"), expected);
+            * - read\n     - 10\n   * - a longer one\n     -\n\n";
+        assert_eq!(table().rst(), expected);
     }
 }

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What several of the programs here need.
+ */
+#ifndef BENCH_COMMON_H
+#define BENCH_COMMON_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/sysgenid.h>
+
+#define NODE	"/dev/sysgenid"
+
+static inline _Noreturn void die(const char *what)
+{
+	fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
+	exit(1);
+}
+
+static inline void expect(bool holds, const char *what)
+{
+	if (!holds)
+		die(what);
+}
+
+/* In nanoseconds; in a guest that counts instructions, two for each. */
+static inline int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ll + time.tv_nsec;
+}
+
+static inline void pause_ms(long ms)
+{
+	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
+}
+
+static inline int open_node(int flags)
+{
+	int fd = open(NODE, flags | O_CLOEXEC);
+
+	expect(fd >= 0, NODE);
+	return fd;
+}
+
+static inline const struct sysgenid_page *map_node(void)
+{
+	int fd = open_node(O_RDONLY);
+	void *page = mmap(NULL, sizeof(struct sysgenid_page), PROT_READ, MAP_SHARED, fd, 0);
+
+	expect(page != MAP_FAILED, "mmap");
+	close(fd);
+	return page;
+}
+
+static inline void trigger(int fd)
+{
+	expect(!ioctl(fd, SYSGENID_TRIGGER_GEN_UPDATE, 0), "SYSGENID_TRIGGER_GEN_UPDATE");
+}
+
+/* Reads the new generation, and confirms it. */
+static inline void ack(int fd)
+{
+	uint32_t generation;
+
+	expect(read(fd, &generation, 4) == 4, "read");
+	expect(write(fd, &generation, 4) == 4, "write");
+}
+
+/* More descriptors than are usual, which root may have. */
+static inline void allow_descriptors(rlim_t number)
+{
+	struct rlimit limit = { number, number };
+
+	expect(!setrlimit(RLIMIT_NOFILE, &limit), "RLIMIT_NOFILE");
+}
+
+static inline int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Sorts them besides. */
+static inline double median(double *values, size_t number)
+{
+	qsort(values, number, sizeof(*values), compare);
+	return values[number / 2];
+}
+
+#endif
