@@ -8,8 +8,10 @@
 
 mod calls;
 mod chart;
+mod draws;
 mod fanout;
 mod guest;
+mod scaling;
 mod table;
 
 use std::collections::BTreeMap;
@@ -37,8 +39,12 @@ use crate::say;
 pub enum Part {
     /// What each call costs
     Calls,
+    /// What random numbers cost that are safe in clones
+    Draws,
     /// How long a change takes until all who wait have run, and what they take of memory
     Fanout,
+    /// How many calls several processors make at the same time
+    Scaling,
 }
 
 impl Part {
@@ -52,7 +58,9 @@ impl Part {
     fn measure(self, kernel: &Kernel) -> Result<Measured> {
         match self {
             Self::Calls => calls::measure(kernel),
+            Self::Draws => draws::measure(kernel),
             Self::Fanout => fanout::measure(kernel),
+            Self::Scaling => scaling::measure(kernel),
         }
     }
 }

@@ -269,6 +269,26 @@ pub fn example(package: &str, name: &str) -> Result<PathBuf> {
     })
 }
 
+/// An example of a package as a program that is released, linked statically.
+pub fn released_example(package: &str, name: &str) -> Result<PathBuf> {
+    once(&format!("released example {package}/{name}"), || {
+        let mut cargo = Command::new("cargo");
+        cargo
+            .args(["build", "--locked", "--release", "--target", TARGET])
+            .args(["--package", package, "--example", name, "--all-features"])
+            .arg("--manifest-path")
+            .arg(source("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(target()?)
+            .env("RUSTFLAGS", STATIC);
+        execute(&mut cargo, &key_of(package)).with_context(|| {
+            format!("cannot build the example “{name}” of {package} for release")
+        })?;
+        let directory = target()?.join(TARGET).join("release");
+        Ok(directory.join("examples").join(name))
+    })
+}
+
 /// A program with tests of a package.
 pub fn tests(package: &str, name: &str) -> Result<PathBuf> {
     once(&format!("tests {package}/{name}"), || {
