@@ -98,10 +98,10 @@ static inline int compare(const void *a, const void *b)
 }
 
 /* Sorts them besides. */
-static inline double median(double *values, size_t number)
+static inline double least(double *values, size_t number)
 {
 	qsort(values, number, sizeof(*values), compare);
-	return values[number / 2];
+	return values[0];
 }
 
 #endif

@@ -206,26 +206,20 @@ fn chart(fanout: &[Fanout], release: &str) -> Chart {
             x: "watchers".into(),
             y: "µs".into(),
             series: vec![
-                series(
-                    "the overseer is released: in one epoll instance",
-                    "epoll",
-                    |one| one.released,
-                ),
-                series("… a process each, asleep in poll()", "poll", |one| {
+                series("released: one epoll instance", "epoll", |one| one.released),
+                series("released: a process each, poll()", "poll", |one| {
                     one.released
                 }),
-                series("… a process each, asleep in read()", "read", |one| {
+                series("released: a process each, read()", "read", |one| {
                     one.released
                 }),
-                series(
-                    "the first one runs: in one epoll instance",
-                    "epoll",
-                    |one| one.first,
-                ),
-                series("interrupts off: in one epoll instance", "epoll", |one| {
+                series("the first one runs: one epoll instance", "epoll", |one| {
+                    one.first
+                }),
+                series("interrupts off: one epoll instance", "epoll", |one| {
                     one.interrupts_off
                 }),
-                series("… a process each, asleep in poll()", "poll", |one| {
+                series("interrupts off: a process each, poll()", "poll", |one| {
                     one.interrupts_off
                 }),
             ],
