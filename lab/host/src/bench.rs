@@ -12,6 +12,7 @@ mod draws;
 mod fanout;
 mod guest;
 mod scaling;
+mod sizes;
 mod table;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub enum Part {
     Fanout,
     /// How many calls several processors make at the same time
     Scaling,
+    /// How large everything is, and what it takes to load the module
+    Sizes,
 }
 
 impl Part {
@@ -61,6 +64,7 @@ impl Part {
             Self::Draws => draws::measure(kernel),
             Self::Fanout => fanout::measure(kernel),
             Self::Scaling => scaling::measure(kernel),
+            Self::Sizes => sizes::measure(kernel),
         }
     }
 }

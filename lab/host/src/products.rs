@@ -269,23 +269,21 @@ pub fn example(package: &str, name: &str) -> Result<PathBuf> {
     })
 }
 
-/// An example of a package as a program that is released, linked statically.
-pub fn released_example(package: &str, name: &str) -> Result<PathBuf> {
+/// The same, with those features, as whoever uses the package would build it.
+pub fn released_example(package: &str, name: &str, features: &[&str]) -> Result<PathBuf> {
     once(&format!("released example {package}/{name}"), || {
         let mut cargo = Command::new("cargo");
         cargo
-            .args(["build", "--locked", "--release", "--target", TARGET])
-            .args(["--package", package, "--example", name, "--all-features"])
+            .args(["build", "--release", "--locked"])
+            .args(["--package", package, "--example", name])
+            .args(["--features", &features.join(",")])
             .arg("--manifest-path")
             .arg(source("Cargo.toml"))
             .arg("--target-dir")
-            .arg(target()?)
-            .env("RUSTFLAGS", STATIC);
-        execute(&mut cargo, &key_of(package)).with_context(|| {
-            format!("cannot build the example “{name}” of {package} for release")
-        })?;
-        let directory = target()?.join(TARGET).join("release");
-        Ok(directory.join("examples").join(name))
+            .arg(target()?);
+        execute(&mut cargo, &key_of(package))
+            .with_context(|| format!("cannot build the example “{name}” of {package}"))?;
+        Ok(target()?.join("release/examples").join(name))
     })
 }
 

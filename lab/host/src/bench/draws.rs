@@ -72,13 +72,13 @@ fn openssl(kernel: &Kernel) -> Result<Vec<Draw>> {
 /// The example as it would be in a program that is released.
 fn rust(kernel: &Kernel) -> Result<Vec<Draw>> {
     let program = Addition {
-        from: products::released_example("sysgenid", "draw_cost")?,
+        from: products::released_example("sysgenid", "draw_cost", &["rand"])?,
         guest: "/draw_cost".into(),
     };
     let output = guest::output_in(
         kernel,
         &guest::counting(),
-        Userland::Busybox,
+        Userland::Debian,
         &[program],
         &["/draw_cost".to_owned()],
     )?;
