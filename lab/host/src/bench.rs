@@ -8,6 +8,7 @@
 
 mod calls;
 mod chart;
+mod clones;
 mod draws;
 mod fanout;
 mod guest;
@@ -48,6 +49,8 @@ pub enum Part {
     Scaling,
     /// How large everything is, and what it takes to load the module
     Sizes,
+    /// Clones of a TLS server: until they run, and until they serve with keys of their own
+    Clones,
 }
 
 impl Part {
@@ -65,6 +68,7 @@ impl Part {
             Self::Fanout => fanout::measure(kernel),
             Self::Scaling => scaling::measure(kernel),
             Self::Sizes => sizes::measure(kernel),
+            Self::Clones => clones::measure(kernel),
         }
     }
 }

@@ -141,6 +141,35 @@ impl<'a> Saved<'a> {
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
         Ok(follower.conclude(&machine, &stop, name, sink))
     }
+
+    /// Resumes one clone, and ends it as soon as its command says `READY` once more.
+    pub fn resume_until_ready(&self, id: Uuid, kept: &mut Kept) -> Result<Ready> {
+        let start = Instant::now();
+        let mut machine = Machine::start(&self.setup.hardware, id, self.origin())?;
+        let mut follower = self.follower.clone();
+        let loaded = start.elapsed();
+        machine.resume()?;
+        let limit = Instant::now() + self.setup.limit;
+        let stop = follower.follow(machine.channel(), limit, true, kept)?;
+        let ready = start.elapsed();
+        if stop != Stop::Ready {
+            let status = follower.conclude(&machine, &stop, "", kept);
+            let remarks = &kept.remarks;
+            return Err(anyhow!(
+                "a clone did not say READY (exit status {status}): {remarks}"
+            ));
+        }
+        Ok(Ready { loaded, ready })
+    }
+}
+
+/// How long it took to resume a clone.
+#[derive(Clone, Copy, Debug)]
+pub struct Ready {
+    /// Until it was loaded, and was told to run.
+    pub loaded: Duration,
+    /// Until its command said `READY`.
+    pub ready: Duration,
 }
 
 /// Saves the guest and resumes it `clones` times, each with a VM generation ID of its own, or

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * The guest's part of the measurement of whole clones: a client with which a TLS server
+ * on port 443 of the loopback device shakes hands all the time, before and after the
+ * machine is saved.
+ *
+ *	handshakes
+ *
+ * After some handshakes it prints READY, and is frozen with its machine, wherever it is
+ * just then. When it is told of a change of the generation it prints READY once more, and
+ * goes on for some handshakes. What it prints besides are lines of JSON, with times in nanoseconds of CLOCK_MONOTONIC:
+ *
+ *	{"handshake": {"at": 1, "random": "HEX", "key": "HEX"}}
+ *	{"change": {"at": 1}}
+ *	{"interrupt": {"at": 1}}
+ *
+ * The random bytes and the ephemeral public key are the server's. "change" is when a
+ * program that was asleep in poll() ran, and "interrupt" when the kernel was interrupted
+ * by ACPI, which is the first thing that happens after the resume of a clone.
+ */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+#include <openssl/ssl.h>
+
+#define TRACING		"/sys/kernel/tracing"
+
+/* Before the machine is saved: the server is warm by then. */
+#define WARM		3
+/* After the change. */
+#define ENOUGH		5
+
+/* Of the random bytes, and of a key of X25519. */
+#define LENGTH		32
+
+static _Noreturn void fail(const char *what)
+{
+	fprintf(stderr, "handshakes: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static _Noreturn void fail_tls(const char *what)
+{
+	fprintf(stderr, "handshakes: %s fails\n", what);
+	exit(1);
+}
+
+static double now(clockid_t clock)
+{
+	struct timespec time;
+
+	clock_gettime(clock, &time);
+	return time.tv_sec * 1e9 + time.tv_nsec;
+}
+
+/*
+ * A kernel that has just booted tests its ciphers for some seconds, which would count as
+ * ours: waits, for a minute at most, until a program has the processor for itself.
+ */
+static void wait_for_rest(void)
+{
+	int quiet = 0;
+
+	for (int i = 0; i < 600; i++) {
+		double all = now(CLOCK_MONOTONIC), own = now(CLOCK_PROCESS_CPUTIME_ID), spent;
+
+		do
+			spent = now(CLOCK_PROCESS_CPUTIME_ID) - own;
+		while (spent < 20e6);
+		all = now(CLOCK_MONOTONIC) - all;
+		quiet = all < spent * 1.02 ? quiet + 1 : 0;
+		if (quiet == 5)
+			return;
+		if (!quiet)
+			nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
+	}
+	fprintf(stderr, "handshakes: this machine does not come to rest\n");
+	exit(1);
+}
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fail(path);
+	close(fd);
+}
+
+/* Has the kernel note when ACPI interrupts it. */
+static void trace(void)
+{
+	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
+		fail(TRACING);
+	write_text(TRACING "/trace_clock", "mono");
+	write_text(TRACING "/events/irq/irq_handler_entry/filter", "name == \"acpi\"");
+	write_text(TRACING "/events/irq/irq_handler_entry/enable", "1");
+	write_text(TRACING "/tracing_on", "1");
+}
+
+/* The time of the first line "... 12.345678: irq_handler_entry: ..." of the trace. */
+static void show_interrupt(void)
+{
+	char line[512];
+	FILE *file = fopen(TRACING "/trace", "re");
+
+	if (!file)
+		fail(TRACING "/trace");
+	while (fgets(line, sizeof(line), file)) {
+		char *end = strstr(line, ": irq_handler_entry:");
+		const char *start;
+
+		if (!end)
+			continue;
+		*end = 0;
+		start = strrchr(line, ' ');
+		if (!start)
+			continue;
+		printf("{\"interrupt\": {\"at\": %.0f}}\n", strtod(start, NULL) * 1e9);
+		break;
+	}
+	fclose(file);
+}
+
+/* Runs in a process of its own, which ends with this one. */
+static void wait_for_change(void)
+{
+	struct pollfd polled = { .events = POLLIN };
+	pid_t pid;
+
+	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
+	if (polled.fd < 0)
+		fail("/dev/sysgenid");
+	pid = fork();
+	if (pid < 0)
+		fail("fork");
+	if (pid)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (poll(&polled, 1, -1) != 1)
+		fail("poll");
+	printf("{\"change\": {\"at\": %.0f}}\n", now(CLOCK_MONOTONIC));
+	puts("READY");
+	for (;;)
+		pause();
+}
+
+static const _Atomic uint32_t *map_generation(void)
+{
+	int fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
+	void *page;
+
+	if (fd < 0)
+		fail("/dev/sysgenid");
+	page = mmap(NULL, sizeof(uint32_t), PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		fail("mmap");
+	close(fd);
+	return page;
+}
+
+/* A client that believes everybody, and has keys of one kind only. */
+static SSL_CTX *make_client(void)
+{
+	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+
+	if (!context || !SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) ||
+	    !SSL_CTX_set1_groups_list(context, "X25519"))
+		fail_tls("a client");
+	return context;
+}
+
+static int connect_to_server(void)
+{
+	const struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = htons(443),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)))
+		fail("connect");
+	return fd;
+}
+
+static void print_hex(const unsigned char *bytes)
+{
+	for (int i = 0; i < LENGTH; i++)
+		printf("%02x", bytes[i]);
+}
+
+static void shake_hands(SSL_CTX *context)
+{
+	unsigned char random[LENGTH], key[LENGTH];
+	size_t length = LENGTH;
+	int fd = connect_to_server();
+	SSL *ssl = SSL_new(context);
+	EVP_PKEY *peer;
+
+	if (!ssl || !SSL_set_fd(ssl, fd) || SSL_connect(ssl) != 1)
+		fail_tls("a handshake");
+	if (SSL_get_server_random(ssl, random, LENGTH) != LENGTH ||
+	    !SSL_get_peer_tmp_key(ssl, &peer) ||
+	    !EVP_PKEY_get_raw_public_key(peer, key, &length) || length != LENGTH)
+		fail_tls("to see what the server has drawn");
+	printf("{\"handshake\": {\"at\": %.0f, \"random\": \"", now(CLOCK_MONOTONIC));
+	print_hex(random);
+	printf("\", \"key\": \"");
+	print_hex(key);
+	printf("\"}}\n");
+	EVP_PKEY_free(peer);
+	SSL_free(ssl);
+	close(fd);
+}
+
+int main(void)
+{
+	SSL_CTX *context = make_client();
+	const _Atomic uint32_t *generation = map_generation();
+	uint32_t before = atomic_load_explicit(generation, memory_order_acquire);
+	int after = 0;
+
+	/* Each line in one piece: the machine may be saved in between. */
+	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
+	wait_for_rest();
+	wait_for_change();
+	for (int i = 0; i < WARM; i++)
+		shake_hands(context);
+	trace();
+	puts("READY");
+	while (after < ENOUGH) {
+		shake_hands(context);
+		if (atomic_load_explicit(generation, memory_order_acquire) != before)
+			after++;
+	}
+	show_interrupt();
+	return 0;
+}
