@@ -184,6 +184,18 @@ pub struct SnapshotArguments {
     #[arg(long)]
     pub no_units: bool,
 
+    /// Where the hooks are, and how long they may take.
+    #[command(flatten)]
+    pub hooks: HookArguments,
+
+    /// Where pre notes the generation for post
+    #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
+    pub state: PathBuf,
+}
+
+/// Where the hooks are, and how long they may take.
+#[derive(Args, Clone, Debug)]
+pub struct HookArguments {
     /// The longest time that a hook may take
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1m")]
     pub hook_timeout: Duration,
@@ -195,10 +207,6 @@ pub struct SnapshotArguments {
     /// The directory that has pre.d, thaw.d and post.d
     #[arg(long, value_name = "DIR", default_value = HOOKS_DIR)]
     pub hooks_dir: PathBuf,
-
-    /// Where pre notes the generation for post
-    #[arg(long, value_name = "FILE", default_value = "/run/sysgenid/snapshot")]
-    pub state: PathBuf,
 }
 
 /// Where hooks are if nobody says it.

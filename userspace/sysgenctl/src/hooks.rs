@@ -11,18 +11,25 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::geteuid;
 use serde::Serialize;
+use sysgenid::Generation;
 
+use crate::cli::HookArguments;
 use crate::command::Ended;
 use crate::exit::Failure;
 use crate::output::BAD;
 use crate::output::GOOD;
 use crate::output::NOTABLE;
 use crate::output::plain;
+use crate::supervised::Limits;
 use crate::supervised::Ran;
 use crate::supervised::Supervisor;
+
+/// What each hook may take that thaws, whatever others have taken: it has to be run.
+const LEAST: Duration = Duration::from_secs(10);
 
 /// What the names of files end with that editors and package managers leave behind.
 const LEFTOVERS: [&str; 8] = [
@@ -82,6 +89,83 @@ impl Hook {
             Some(NotRun::Refused(reason)) => Some(reason),
             _ => None,
         }
+    }
+}
+
+/// All hooks.
+#[derive(Debug)]
+pub struct Hooks {
+    /// What quiesces the system.
+    pub pre: Vec<Hook>,
+    /// What gives back to programs what they need in order to renew their state.
+    pub thaw: Vec<Hook>,
+    /// What lets the system serve others again.
+    pub post: Vec<Hook>,
+}
+
+impl Hooks {
+    /// Those below a directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`].
+    pub fn list(directory: &Path) -> Result<Self, Failure> {
+        let list = |name, order| list(&directory.join(name), order);
+        Ok(Self {
+            pre: list("pre.d", Order::ByName)?,
+            thaw: list("thaw.d", Order::Reversed)?,
+            post: list("post.d", Order::Reversed)?,
+        })
+    }
+
+    /// Those that thaw. A directory that cannot be listed keeps the other one's from being run no more
+    /// than a hook does.
+    pub fn of_post(directory: &Path) -> Self {
+        let list = |name| {
+            let directory = directory.join(name);
+            list(&directory, Order::Reversed)
+                .unwrap_or_else(|failure| vec![Hook::none_of(&directory, &failure)])
+        };
+        Self {
+            pre: Vec::new(),
+            thaw: list("thaw.d"),
+            post: list("post.d"),
+        }
+    }
+
+    /// A failure if there is one that somebody may think is run, and that is not.
+    pub fn check(&self) -> Result<(), Failure> {
+        let all = self.pre.iter().chain(&self.thaw).chain(&self.post);
+        for hook in all {
+            if let Some(reason) = hook.refusal() {
+                return Err(Failure::Refused(format!(
+                    "take no snapshot: the hook {} would not be run: {reason}",
+                    hook.path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a hook finds in its environment.
+pub fn environment(
+    phase: &str,
+    generation: Option<Generation>,
+    before: Option<Generation>,
+) -> Vec<(&'static str, String)> {
+    let mut environment = vec![("SYSGENID_PHASE", phase.to_owned())];
+    environment.extend(generation.map(|generation| ("SYSGENID", generation.to_string())));
+    environment.extend(before.map(|before| ("SYSGENID_BEFORE", before.to_string())));
+    environment
+}
+
+/// How long those may take that thaw: they have to be run, whatever others have taken.
+pub fn limits_of_post(arguments: &HookArguments) -> Limits {
+    Limits {
+        each: arguments.hook_timeout,
+        all: arguments.hooks_timeout,
+        least: LEAST.min(arguments.hook_timeout),
     }
 }
 
@@ -333,10 +417,8 @@ pub fn lines(outcomes: &[Outcome]) -> Vec<String> {
 mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::symlink;
-    use std::time::Duration;
 
     use super::*;
-    use crate::supervised::Limits;
 
     const TRUE: &str = "/bin/true";
     const FALSE: &str = "/bin/false";

@@ -30,9 +30,10 @@ use crate::exit::Failure;
 use crate::followers::Unit;
 use crate::hooks;
 use crate::hooks::Hook;
+use crate::hooks::Hooks;
 use crate::hooks::OnFailure;
-use crate::hooks::Order;
 use crate::hooks::Outcome;
+use crate::hooks::environment;
 use crate::lock::Lock;
 use crate::output::Output;
 use crate::output::count;
@@ -48,9 +49,6 @@ use crate::wait::Whom;
 
 /// How long `post` waits where nobody says it.
 const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What each hook may take that thaws, whatever others have taken: it has to be run.
-const LEAST: Duration = Duration::from_secs(10);
 
 /// What `pre` did.
 #[derive(Debug, Serialize)]
@@ -95,7 +93,7 @@ pub fn run(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure>
                 .exit()
         }
     }
-    let directory = &arguments.hooks_dir;
+    let directory = &arguments.hooks.hooks_dir;
     if directory != Path::new(HOOKS_DIR) && !directory.is_dir() {
         return Err(Failure::Refused(format!(
             "there is no directory {}: no hook was run",
@@ -106,56 +104,6 @@ pub fn run(arguments: &SnapshotArguments, output: Output) -> Result<(), Failure>
     match arguments.phase {
         Phase::Pre => quiesce(arguments, &signals, output),
         Phase::Post => thaw(arguments, &signals, output),
-    }
-}
-
-/// All hooks.
-struct Hooks {
-    /// What quiesces the system.
-    pre: Vec<Hook>,
-    /// What gives back to programs what they need in order to renew their state.
-    thaw: Vec<Hook>,
-    /// What lets the system serve others again.
-    post: Vec<Hook>,
-}
-
-impl Hooks {
-    fn list(arguments: &SnapshotArguments) -> Result<Self, Failure> {
-        let list = |name, order| hooks::list(&arguments.hooks_dir.join(name), order);
-        Ok(Self {
-            pre: list("pre.d", Order::ByName)?,
-            thaw: list("thaw.d", Order::Reversed)?,
-            post: list("post.d", Order::Reversed)?,
-        })
-    }
-
-    /// Those that thaw. A directory that cannot be listed keeps the other one's from being run no more
-    /// than a hook does.
-    fn of_post(arguments: &SnapshotArguments) -> Self {
-        let list = |name| {
-            let directory = arguments.hooks_dir.join(name);
-            hooks::list(&directory, Order::Reversed)
-                .unwrap_or_else(|failure| vec![Hook::none_of(&directory, &failure)])
-        };
-        Self {
-            pre: Vec::new(),
-            thaw: list("thaw.d"),
-            post: list("post.d"),
-        }
-    }
-
-    /// A failure if there is one that somebody may think is run, and that is not.
-    fn check(&self) -> Result<(), Failure> {
-        let all = self.pre.iter().chain(&self.thaw).chain(&self.post);
-        for hook in all {
-            if let Some(reason) = hook.refusal() {
-                return Err(Failure::Refused(format!(
-                    "take no snapshot: the hook {} would not be run: {reason}",
-                    hook.path.display()
-                )));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -175,14 +123,14 @@ fn quiesce(
         )));
     }
     // All that can be wrong is found before anything is quiesced.
-    let hooks = Hooks::list(arguments)?;
+    let hooks = Hooks::list(&arguments.hooks.hooks_dir)?;
     hooks.check()?;
     let generation = watcher.status()?.generation();
     note(&arguments.state, generation)?;
 
     let limits = Limits {
-        each: arguments.hook_timeout,
-        all: arguments.hooks_timeout,
+        each: arguments.hooks.hook_timeout,
+        all: arguments.hooks.hooks_timeout,
         least: Duration::ZERO,
     };
     let ran = hooks::run(
@@ -263,12 +211,7 @@ fn run_all(
     hooks: &[Hook],
     environment: &[(&str, String)],
 ) -> Vec<Outcome> {
-    let limits = Limits {
-        each: arguments.hook_timeout,
-        all: arguments.hooks_timeout,
-        least: LEAST.min(arguments.hook_timeout),
-    };
-    let supervisor = Supervisor::new(limits, None);
+    let supervisor = Supervisor::new(hooks::limits_of_post(&arguments.hooks), None);
     hooks::run(hooks, environment, OnFailure::GoOn, &supervisor)
 }
 
@@ -286,7 +229,7 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
     let timeout = arguments.timeout.or(Some(TIMEOUT));
     let opened = Overseer::open();
     let _lock = Lock::take(&arguments.state)?;
-    let hooks = Hooks::of_post(arguments);
+    let hooks = Hooks::of_post(&arguments.hooks.hooks_dir);
     let mut lines = Vec::new();
     let before = noted(&arguments.state, &mut lines);
     let mut waiting = Waiting {
@@ -462,17 +405,6 @@ impl Waiting<'_> {
     }
 }
 
-fn environment(
-    phase: &str,
-    generation: Option<Generation>,
-    before: Option<Generation>,
-) -> Vec<(&'static str, String)> {
-    let mut environment = vec![("SYSGENID_PHASE", phase.to_owned())];
-    environment.extend(generation.map(|generation| ("SYSGENID", generation.to_string())));
-    environment.extend(before.map(|before| ("SYSGENID_BEFORE", before.to_string())));
-    environment
-}
-
 /// Notes the generation for `post`.
 fn note(state: &Path, generation: Generation) -> Result<(), Failure> {
     fs::write(state, format!("{generation}\n"))
@@ -510,6 +442,7 @@ mod tests {
     use super::*;
     use crate::followers::Result::Done;
     use crate::followers::tests::unit;
+    use crate::hooks::Order;
     use crate::wait::tests::waited;
 
     #[test]

@@ -204,28 +204,41 @@ impl Overseer {
     /// As [`Overseer::trigger`], and [`Error::Io`] where there is no `/dev/urandom`: nothing was changed
     /// then.
     pub fn trigger_with_entropy(&self, least: u32, entropy: &[u8]) -> Result<Generation> {
-        const RANDOM_NODE: &str = "/dev/urandom";
-        let io = |action| Error::io(action, RANDOM_NODE);
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let node = open(RANDOM_NODE, flags, Mode::empty()).map_err(io("open"))?;
-        let of_processor = processor_random();
-        let blocks = entropy
-            .chunks(sys::ENTROPY_BLOCK)
-            .map(|block| (block, true));
-        for (block, counts) in blocks.chain([(&of_processor[..], false)]) {
-            match sys::add_entropy(node.as_fd(), block, counts) {
-                Ok(()) => {}
-                // Without CAP_SYS_ADMIN it can be mixed in as well, and does not count.
-                Err(Errno::PERM) => mix_in(&node, block).map_err(io("write to"))?,
-                Err(errno) => return Err(io("add entropy to")(errno)),
-            }
-        }
-        match sys::reseed(node.as_fd()) {
+        let node = Random::open()?;
+        // Without CAP_SYS_ADMIN it can be mixed in as well, and does not count.
+        node.feed(entropy, |block| node.mix_in(block))?;
+        match sys::reseed(node.0.as_fd()) {
             // The driver does it as well, before the change. Where there is no data yet, nobody has drawn
             // any: what was mixed in comes first.
             Ok(()) | Err(Errno::PERM | Errno::NODATA) => self.trigger(least),
-            Err(errno) => Err(io("reseed")(errno)),
+            Err(errno) => Err(Random::error("reseed")(errno)),
         }
+    }
+
+    /// Gives the kernel's random number generator what [`Overseer::trigger_with_entropy`] gives it, has
+    /// it reseed, and changes nothing else: for an overseer that has more to do before anybody is told.
+    ///
+    /// It does all of that or fails: what does not count as random, or is not in use at once, is no
+    /// success here.
+    ///
+    /// ```
+    /// # sysgenid::__on_the_device(|| {
+    /// let overseer = sysgenid::Overseer::open()?;
+    /// // In truth they come from outside of the machine.
+    /// let mut entropy = [0; 32];
+    /// sysgenid::Fresh::without_device().fill(&mut entropy)?;
+    /// overseer.reseed(&entropy)?;
+    /// # Ok(())
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] without `CAP_SYS_ADMIN`, and where there is no `/dev/urandom`.
+    pub fn reseed(&self, entropy: &[u8]) -> Result<()> {
+        let node = Random::open()?;
+        node.feed(entropy, |_| Err(Errno::PERM))?;
+        sys::reseed(node.0.as_fd()).map_err(Random::error("reseed"))
     }
 
     /// Waits until no tracked watcher is outdated, for so long at most (`None`: without a limit).
@@ -330,15 +343,53 @@ impl Overseer {
     }
 }
 
-fn mix_in(node: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
-    while !bytes.is_empty() {
-        match write(node, bytes) {
-            Ok(length) => bytes = &bytes[length..],
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
+/// The kernel's random number generator, to be given something.
+struct Random(OwnedFd);
+
+impl Random {
+    const NODE: &str = "/dev/urandom";
+
+    fn open() -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let node = open(Self::NODE, flags, Mode::empty());
+        node.map(Self).map_err(Self::error("open"))
     }
-    Ok(())
+
+    fn error(action: &'static str) -> impl FnOnce(Errno) -> Error {
+        Error::io(action, Self::NODE)
+    }
+
+    /// Gives it these bytes, which count, and the processor's, which do not; where that is not permitted,
+    /// `otherwise` is done with them.
+    fn feed(
+        &self,
+        entropy: &[u8],
+        otherwise: impl Fn(&[u8]) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        let of_processor = processor_random();
+        let blocks = entropy
+            .chunks(sys::ENTROPY_BLOCK)
+            .map(|block| (block, true));
+        for (block, counts) in blocks.chain([(&of_processor[..], false)]) {
+            match sys::add_entropy(self.0.as_fd(), block, counts) {
+                Err(Errno::PERM) => otherwise(block),
+                added => added,
+            }
+            .map_err(Self::error("add entropy to"))?;
+        }
+        Ok(())
+    }
+
+    fn mix_in(&self, mut bytes: &[u8]) -> rustix::io::Result<()> {
+        while !bytes.is_empty() {
+            match write(&self.0, bytes) {
+                Ok(length) => bytes = &bytes[length..],
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// When a wait ends, if ever.
