@@ -34,10 +34,10 @@ use sysgenctl::exit::Exit;
 
 const SECTION: &str = "8";
 /// When what is in `man/` was last changed in more than its wording.
-const DATE: &str = "2026-11-26";
+const DATE: &str = "2026-11-27";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
     (
         "sysgenctl-doctor",
@@ -46,6 +46,10 @@ const SECTIONS: [(&str, &str); 9] = [
     (
         "sysgenctl-openssl",
         include_str!("../man/sysgenctl-openssl.roff"),
+    ),
+    (
+        "sysgenctl-serve",
+        include_str!("../man/sysgenctl-serve.roff"),
     ),
     (
         "sysgenctl-settle",

@@ -71,6 +71,12 @@ pub enum Verb {
     /// Runs the hooks that quiesce the system before a snapshot is taken, or those that thaw it after
     /// the resume, when all tracked watchers have acknowledged.
     SnapshotHooks(SnapshotArguments),
+    /// Serve those who take snapshots of this machine, and resume them
+    ///
+    /// Is called over HTTP, or in lines of JSON, by whoever has this machine snapshotted: quiesces it
+    /// before that, and brings each clone back, in an order in which nothing serves others before all that
+    /// has to be renewed is. Sockets can come from systemd (LISTEN_FDS). There is no TCP.
+    Serve(ServeArguments),
     /// Say whether this system is ready for clones
     ///
     /// Looks at all that it takes for programs to notice a clone: the kernel and the driver, the nodes,
@@ -193,6 +199,55 @@ pub struct SnapshotArguments {
     pub state: PathBuf,
 }
 
+/// The arguments of `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArguments {
+    /// Listen at a Unix socket that is made here
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// The mode of that socket: who can write to it can call
+    #[arg(long, value_name = "MODE", value_parser = mode, default_value = "0600", requires = "socket")]
+    pub socket_mode: u32,
+
+    /// The group of that socket [that of the process]
+    #[arg(long, value_name = "NAME", requires = "socket")]
+    pub socket_group: Option<String>,
+
+    /// Listen at this AF_VSOCK port, for the host (CID 2) only
+    #[arg(long, value_name = "PORT")]
+    pub vsock_port: Option<u32>,
+
+    /// Serve lines of JSON at this virtio-serial port
+    #[arg(long, value_name = "PATH")]
+    pub serial: Option<PathBuf>,
+
+    /// The directory, in memory, where what is done is noted
+    #[arg(long, value_name = "DIR", default_value = "/run/sysgenid-serve")]
+    pub state: PathBuf,
+
+    /// What is done when the deadline is over and not all have acknowledged: whether the machine stays
+    /// quiesced, or is thawed all the same
+    #[arg(long, value_name = "WHAT", default_value = "stay")]
+    pub on_timeout: OnTimeout,
+
+    /// Wait for watchers of root only, and of the users that --user names
+    #[arg(long)]
+    pub privileged_only: bool,
+
+    /// Wait for watchers of this user, too; can be repeated
+    #[arg(long, value_name = "NAME", requires = "privileged_only")]
+    pub user: Vec<String>,
+
+    /// Wait for no unit
+    #[arg(long)]
+    pub no_units: bool,
+
+    /// Where the hooks are, and how long they may take.
+    #[command(flatten)]
+    pub hooks: HookArguments,
+}
+
 /// Where the hooks are, and how long they may take.
 #[derive(Args, Clone, Debug)]
 pub struct HookArguments {
@@ -282,6 +337,13 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("say the unit, as in {text}s"));
     }
     humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "say an octal number, such as 0660".into())
 }
 
 #[cfg(test)]

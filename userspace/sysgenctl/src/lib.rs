@@ -10,6 +10,7 @@ pub mod exit;
 
 mod absent;
 mod added;
+mod cgroup;
 mod command;
 mod configuration;
 mod copies;
@@ -27,6 +28,7 @@ mod process;
 mod processes;
 mod replace;
 mod rule;
+mod serve;
 mod settle;
 mod snapshot;
 mod status;
@@ -57,6 +59,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Settle(arguments) => settle::run(arguments, output),
         Verb::Trigger(arguments) => trigger::run(arguments, output),
         Verb::SnapshotHooks(arguments) => snapshot::run(arguments, output),
+        Verb::Serve(arguments) => serve::run(arguments),
         Verb::Doctor(arguments) if arguments.is_of_processes() => processes::run(arguments, output),
         Verb::Doctor(_) => doctor::run(output),
         Verb::Openssl(arguments) => switch::run(arguments, output),

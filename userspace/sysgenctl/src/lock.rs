@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One run of `sysgenctl snapshot-hooks` at a time.
+//! One run of `sysgenctl snapshot-hooks`, or one `sysgenctl serve`, at a time.
 
 use std::fs;
 use std::fs::File;
@@ -54,7 +54,7 @@ impl Lock {
                 let read = file.read_to_string(&mut holder).is_ok();
                 let holder = Some(holder.trim()).filter(|text| read && !text.is_empty());
                 return Err(Failure::Refused(format!(
-                    "another sysgenctl snapshot-hooks is running ({}): it holds {shown}",
+                    "another one is running ({}): it holds {shown}",
                     holder.map_or("whose number is not known".into(), |pid| format!(
                         "process {pid}"
                     ))

@@ -22,7 +22,7 @@ use crate::table::Watchers;
 
 /// What there is to know.
 #[derive(Debug, Serialize)]
-struct State {
+pub struct State {
     generation: u32,
     epoch: u64,
     source: String,
@@ -64,30 +64,34 @@ impl From<&IdPage> for Vmgenid {
 
 /// Shows it.
 pub fn run(output: Output) -> Result<(), Failure> {
-    let overseer = Overseer::open()?;
-    let survey = overseer.survey()?;
-    let status = overseer.status()?;
-    let vmgenid = Vmgenid::from(SysGenId::open()?.id_page());
-    let generation = status.generation().get();
-    let last_change = LastChange::find(generation);
-    output.show(&State {
-        generation,
-        epoch: status.epoch(),
-        source: status.source().to_owned(),
-        reseeded: status.reseeded(),
-        changed_at: last_change.time().map(time),
-        changed_at_unknown: match &last_change {
-            LastChange::Unknown(reason) => Some(reason.clone()),
-            LastChange::Never | LastChange::Ago(_) => None,
-        },
-        last_change,
-        pending: status.pending(),
-        vmgenid,
-        watchers: Watchers::new(&status, &survey),
-    })
+    output.show(&State::find(&Overseer::open()?)?)
 }
 
 impl State {
+    /// What there is to know now.
+    pub fn find(overseer: &Overseer) -> Result<Self, Failure> {
+        let survey = overseer.survey()?;
+        let status = overseer.status()?;
+        let vmgenid = Vmgenid::from(SysGenId::open()?.id_page());
+        let generation = status.generation().get();
+        let last_change = LastChange::find(generation);
+        Ok(Self {
+            generation,
+            epoch: status.epoch(),
+            source: status.source().to_owned(),
+            reseeded: status.reseeded(),
+            changed_at: last_change.time().map(time),
+            changed_at_unknown: match &last_change {
+                LastChange::Unknown(reason) => Some(reason.clone()),
+                LastChange::Never | LastChange::Ago(_) => None,
+            },
+            last_change,
+            pending: status.pending(),
+            vmgenid,
+            watchers: Watchers::new(&status, &survey),
+        })
+    }
+
     fn changed(&self) -> String {
         let source = &self.source;
         match &self.last_change {

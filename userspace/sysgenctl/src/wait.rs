@@ -5,6 +5,7 @@
 use std::fmt;
 use std::fmt::Display;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use sysgenid::Error;
 use sysgenid::Overseer;
 
+use crate::cgroup;
 use crate::cli::WaitArguments;
 use crate::deadline::Deadline;
 use crate::exit::Failure;
@@ -140,12 +142,34 @@ pub struct Ends {
 }
 
 /// For whose watchers is waited.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Whom {
     /// Anybody's.
     All,
     /// Those of users with these numbers.
     Users(Vec<u32>),
+    /// Those of them that are in such a place.
+    In(Box<Whom>, Place),
+}
+
+/// Where processes are, by their control groups.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this one, or below it.
+    Inside(PathBuf),
+    /// In none of these.
+    Outside(Vec<PathBuf>),
+}
+
+impl Place {
+    fn has(&self, pid: u32) -> bool {
+        // One that has ended is nowhere, and waited for until it has ended in the table, too.
+        let cgroup = cgroup::of(pid).unwrap_or_default();
+        match self {
+            Self::Inside(place) => cgroup.starts_with(place),
+            Self::Outside(places) => !places.iter().any(|place| cgroup.starts_with(place)),
+        }
+    }
 }
 
 impl Whom {
@@ -170,6 +194,16 @@ impl Whom {
                 .ok()
                 .and_then(|status| owners(&status))
                 .is_some_and(|owners| owners.iter().all(|owner| users.contains(owner))),
+            Self::In(whom, place) => whom.has(pid) && place.has(pid),
+        }
+    }
+
+    /// Whether a tracked watcher counts that is in no process that can be seen.
+    fn has_unseen(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Users(_) => false,
+            Self::In(whom, _) => whom.has_unseen(),
         }
     }
 }
@@ -201,7 +235,7 @@ fn owners(status: &str) -> Option<Vec<u32>> {
 impl Waited {
     /// Waits until no tracked watcher of theirs is outdated, until the deadline or something `is_over`; both
     /// are looked at after each slice of time.
-    fn wait_for(
+    pub fn wait_for(
         overseer: &Overseer,
         whom: &Whom,
         deadline: &Deadline,
@@ -212,7 +246,7 @@ impl Waited {
                 return Self::now(overseer, whom, true);
             }
             let is_over = deadline.is_over() || is_over();
-            if is_over || matches!(whom, Whom::Users(_)) {
+            if is_over || !matches!(whom, Whom::All) {
                 let waited = Self::now(overseer, whom, false)?;
                 if waited.all_acked || is_over {
                     return Ok(waited);
@@ -231,12 +265,16 @@ impl Waited {
             });
         }
         let survey = overseer.survey()?;
-        let watchers = Watchers::new(&status, &survey).waited_for();
+        let mut watchers = Watchers::new(&status, &survey).waited_for();
+        if let Whom::In(..) = whom {
+            watchers.watchers.retain(|watcher| whom.has(watcher.pid));
+        }
         let all_acked = match whom {
             Whom::All => false,
             // Theirs could be among what cannot be looked at.
-            Whom::Users(_) => {
+            Whom::Users(_) | Whom::In(..) => {
                 watchers.unreadable_processes == 0
+                    && !(whom.has_unseen() && watchers.unseen_watchers > 0)
                     && !watchers
                         .watchers
                         .iter()
@@ -250,7 +288,7 @@ impl Waited {
     }
 
     /// A failure if there still was one when the time was over.
-    fn result(&self, timeout: Option<Duration>) -> Result<(), Failure> {
+    pub fn result(&self, timeout: Option<Duration>) -> Result<(), Failure> {
         if self.all_acked {
             return Ok(());
         }

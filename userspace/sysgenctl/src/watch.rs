@@ -28,11 +28,12 @@ use crate::output::time;
 /// The generation has changed.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename = "change")]
-struct Change {
+pub struct Change {
     time: String,
     old: u32,
     new: u32,
-    source: String,
+    /// What changed it.
+    pub source: String,
     /// Whether the kernel was reseeded with the hypervisor's present ID in it.
     reseeded: bool,
 }
@@ -69,7 +70,7 @@ impl Display for Change {
 ///
 /// A watcher that has not acknowledged stays readable. So that one whose command has failed can
 /// still sleep until the next change, this waits for edges: there is one for each change.
-struct Changes {
+pub struct Changes {
     watcher: Watcher,
     epoll: OwnedFd,
     /// The generation that was told last.
@@ -77,7 +78,8 @@ struct Changes {
 }
 
 impl Changes {
-    fn new(watcher: Watcher) -> Result<Self, Failure> {
+    /// Tells of those that come from when the watcher was opened.
+    pub fn new(watcher: Watcher) -> Result<Self, Failure> {
         // What the watcher acked when it was opened.
         let told = watcher.status()?.acked();
         let new = || -> Result<_, Errno> {
@@ -94,8 +96,13 @@ impl Changes {
         })
     }
 
+    /// Acknowledges on its watcher, unless the generation has changed again.
+    pub fn ack(&self, generation: Generation) -> Result<bool, Failure> {
+        ack(&self.watcher, generation)
+    }
+
     /// Sleeps until there is a change that has not been told.
-    fn next(&mut self) -> Result<(Change, Generation), Failure> {
+    pub fn next(&mut self) -> Result<(Change, Generation), Failure> {
         let mut events = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),

@@ -233,7 +233,7 @@ pub fn licences() -> Result<Vec<Test>> {
             unnamed.push(shown);
             continue;
         };
-        let expression = line.1.trim_end_matches(['*', '/', '-', '>', ' ']);
+        let expression = line.1.trim_end_matches(['*', '/', '-', '>', ' ', '"', ',']);
         for word in expression
             .split([' ', '(', ')'])
             .filter(|word| !word.is_empty())
