@@ -40,6 +40,9 @@ endif
 ifndef MODULESLOADDIR
 MODULESLOADDIR := $(or $(call known,modulesloaddir,systemd),/usr/lib/modules-load.d)
 endif
+ifndef SYSUSERSDIR
+SYSUSERSDIR := $(or $(call known,sysusersdir,systemd),/usr/lib/sysusers.d)
+endif
 ifndef OSSLMODULESDIR
 # As `openssl version -m` says.
 OSSLMODULESDIR := $(call known,modulesdir,libcrypto)

@@ -21,7 +21,8 @@ front_door() {
 		PREFIX="$system/usr/local" SYSCONFDIR="$system/etc" LIBEXECDIR="$system/usr/lib/sysgenid" \
 		UDEVDIR="$system/usr/lib/udev" UNITDIR="$system/usr/lib/systemd/system" \
 		PRESETDIR="$system/usr/lib/systemd/system-preset" \
-		MODULESLOADDIR="$system/usr/lib/modules-load.d" OSSLMODULESDIR="$system/usr/lib/ossl-modules" \
+		MODULESLOADDIR="$system/usr/lib/modules-load.d" SYSUSERSDIR="$system/usr/lib/sysusers.d" \
+		OSSLMODULESDIR="$system/usr/lib/ossl-modules" \
 		SYSGENID_ROOT="$system" \
 		>"$work/out" 2>"$work/err" || { diagnose "$work/out" "$work/err"; return 1; }
 }
@@ -94,8 +95,9 @@ installs_all() {
 	front_door install || return
 	for file in usr/local/bin/sysgenctl usr/lib/udev/rules.d/60-sysgenid.rules etc/sysgenid/post.d \
 		usr/lib/ossl-modules/sysgenid.so usr/lib/systemd/system/sysgenid-hooks.service \
+		usr/lib/systemd/system/sysgenid-serve.service usr/lib/systemd/system/sysgenid-serve.socket \
 		usr/lib/systemd/system/ssh.service.d/zz-sysgenid-ssh-fence.conf \
-		usr/lib/modules-load.d/sysgenid.conf usr/local/share/sysgenid/hooks/hostname; do
+		usr/lib/modules-load.d/sysgenid.conf usr/lib/sysusers.d/sysgenid.conf usr/local/share/sysgenid/hooks/hostname; do
 		[ -e "$system/$file" ] || { echo "# there is no $file"; return 1; }
 	done
 	! grep -r '@[A-Z]*@' "$system" | diagnose | grep . || return
