@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -23,6 +24,7 @@
 #include <linux/sysgenid.h>
 
 #define NODE	"/dev/sysgenid"
+#define TRACING	"/sys/kernel/tracing"
 
 static inline _Noreturn void die(const char *what)
 {
@@ -37,17 +39,61 @@ static inline void expect(bool holds, const char *what)
 }
 
 /* In nanoseconds; in a guest that counts instructions, two for each. */
-static inline int64_t now(void)
+static inline int64_t clock_ns(clockid_t clock)
 {
 	struct timespec time;
 
-	clock_gettime(CLOCK_MONOTONIC, &time);
+	clock_gettime(clock, &time);
 	return time.tv_sec * 1000000000ll + time.tv_nsec;
+}
+
+static inline int64_t now(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 static inline void pause_ms(long ms)
 {
 	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
+}
+
+/*
+ * A kernel that has just booted tests its ciphers for some seconds, which would count as
+ * ours: waits, for a minute at most, until a program has the processor for itself.
+ */
+static inline void wait_for_processor(void)
+{
+	int quiet = 0;
+
+	for (int i = 0; i < 600; i++) {
+		int64_t own = clock_ns(CLOCK_PROCESS_CPUTIME_ID), all = now(), spent;
+
+		do
+			spent = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
+		while (spent < 20000000);
+		all = now() - all;
+		quiet = all < spent * 1.02 ? quiet + 1 : 0;
+		if (quiet == 5)
+			return;
+		if (!quiet)
+			pause_ms(100);
+	}
+	errno = ETIMEDOUT;
+	die("this machine does not come to rest");
+}
+
+/* @flags: of open(), such as O_TRUNC, which empties a list. */
+static inline void write_text(const char *path, const char *text, int flags)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC | flags);
+
+	expect(fd >= 0 && write(fd, text, strlen(text)) >= 0, path);
+	close(fd);
+}
+
+static inline void mount_tracing(void)
+{
+	expect(!mount("tracefs", TRACING, "tracefs", 0, NULL) || errno == EBUSY, TRACING);
 }
 
 static inline int open_node(int flags)

@@ -24,12 +24,10 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
-#include <sys/mount.h>
 #include <sys/wait.h>
 
 #define NOBODY		65534
 #define CHANGES		7
-#define TRACING		"/sys/kernel/tracing"
 
 /* So many descriptors of the one watcher are in each epoll instance. */
 #define COPIES		2000
@@ -180,25 +178,17 @@ static void expect_all(long watchers)
 	exit(1);
 }
 
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-
-	expect(fd >= 0 && write(fd, text, strlen(text)) >= 0, path);
-	close(fd);
-}
-
 static void trace(void)
 {
-	expect(!mount("tracefs", TRACING, "tracefs", 0, NULL) || errno == EBUSY, TRACING);
-	write_text(TRACING "/tracing_on", "0");
+	mount_tracing();
+	write_text(TRACING "/tracing_on", "0", O_TRUNC);
 	/* It walks the list of who waits with interrupts off, and does nothing else. */
-	write_text(TRACING "/set_ftrace_filter", "__wake_up\n");
-	write_text(TRACING "/set_graph_function", "__wake_up\n");
-	write_text(TRACING "/trace_clock", "mono");
-	write_text(TRACING "/current_tracer", "function_graph");
+	write_text(TRACING "/set_ftrace_filter", "__wake_up\n", O_TRUNC);
+	write_text(TRACING "/set_graph_function", "__wake_up\n", O_TRUNC);
+	write_text(TRACING "/trace_clock", "mono", O_TRUNC);
+	write_text(TRACING "/current_tracer", "function_graph", O_TRUNC);
 	/* When interrupts are on again, those who were woken may run before it returns. */
-	write_text(TRACING "/options/sleep-time", "0");
+	write_text(TRACING "/options/sleep-time", "0", O_TRUNC);
 }
 
 /* The longest call in the trace: “ 0)   1.234 us    |  __wake_up();”. */
@@ -232,10 +222,10 @@ static double interrupts_off(int overseer, long watchers)
 	trace();
 	for (int i = 0; i < CHANGES; i++) {
 		rest();
-		write_text(TRACING "/trace", "");
-		write_text(TRACING "/tracing_on", "1");
+		write_text(TRACING "/trace", "", O_TRUNC);
+		write_text(TRACING "/tracing_on", "1", O_TRUNC);
 		trigger(overseer);
-		write_text(TRACING "/tracing_on", "0");
+		write_text(TRACING "/tracing_on", "0", O_TRUNC);
 		most[i] = longest();
 		release(overseer);
 		expect_all(watchers);

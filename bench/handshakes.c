@@ -8,7 +8,8 @@
  *
  * After some handshakes it prints READY, and is frozen with its machine, wherever it is
  * just then. When it is told of a change of the generation it prints READY once more, and
- * goes on for some handshakes. What it prints besides are lines of JSON, with times in nanoseconds of CLOCK_MONOTONIC:
+ * goes on for some handshakes. What it prints besides are lines of JSON, with times in
+ * nanoseconds of CLOCK_MONOTONIC:
  *
  *	{"handshake": {"at": 1, "random": "HEX", "key": "HEX"}}
  *	{"change": {"at": 1}}
@@ -20,29 +21,17 @@
  */
 
 #define _GNU_SOURCE
+#include "common.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
-
-#define TRACING		"/sys/kernel/tracing"
 
 /* Before the machine is saved: the server is warm by then. */
 #define WARM		3
@@ -52,69 +41,20 @@
 /* Of the random bytes, and of a key of X25519. */
 #define LENGTH		32
 
-static _Noreturn void fail(const char *what)
-{
-	fprintf(stderr, "handshakes: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
 static _Noreturn void fail_tls(const char *what)
 {
 	fprintf(stderr, "handshakes: %s fails\n", what);
 	exit(1);
 }
 
-static double now(clockid_t clock)
-{
-	struct timespec time;
-
-	clock_gettime(clock, &time);
-	return time.tv_sec * 1e9 + time.tv_nsec;
-}
-
-/*
- * A kernel that has just booted tests its ciphers for some seconds, which would count as
- * ours: waits, for a minute at most, until a program has the processor for itself.
- */
-static void wait_for_rest(void)
-{
-	int quiet = 0;
-
-	for (int i = 0; i < 600; i++) {
-		double all = now(CLOCK_MONOTONIC), own = now(CLOCK_PROCESS_CPUTIME_ID), spent;
-
-		do
-			spent = now(CLOCK_PROCESS_CPUTIME_ID) - own;
-		while (spent < 20e6);
-		all = now(CLOCK_MONOTONIC) - all;
-		quiet = all < spent * 1.02 ? quiet + 1 : 0;
-		if (quiet == 5)
-			return;
-		if (!quiet)
-			nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	}
-	fprintf(stderr, "handshakes: this machine does not come to rest\n");
-	exit(1);
-}
-
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail(path);
-	close(fd);
-}
-
 /* Has the kernel note when ACPI interrupts it. */
 static void trace(void)
 {
-	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
-		fail(TRACING);
-	write_text(TRACING "/trace_clock", "mono");
-	write_text(TRACING "/events/irq/irq_handler_entry/filter", "name == \"acpi\"");
-	write_text(TRACING "/events/irq/irq_handler_entry/enable", "1");
-	write_text(TRACING "/tracing_on", "1");
+	mount_tracing();
+	write_text(TRACING "/trace_clock", "mono", O_TRUNC);
+	write_text(TRACING "/events/irq/irq_handler_entry/filter", "name == \"acpi\"", O_TRUNC);
+	write_text(TRACING "/events/irq/irq_handler_entry/enable", "1", O_TRUNC);
+	write_text(TRACING "/tracing_on", "1", O_TRUNC);
 }
 
 /* The time of the first line "... 12.345678: irq_handler_entry: ..." of the trace. */
@@ -124,7 +64,7 @@ static void show_interrupt(void)
 	FILE *file = fopen(TRACING "/trace", "re");
 
 	if (!file)
-		fail(TRACING "/trace");
+		die(TRACING "/trace");
 	while (fgets(line, sizeof(line), file)) {
 		char *end = strstr(line, ": irq_handler_entry:");
 		const char *start;
@@ -149,16 +89,16 @@ static void wait_for_change(void)
 
 	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
 	if (polled.fd < 0)
-		fail("/dev/sysgenid");
+		die("/dev/sysgenid");
 	pid = fork();
 	if (pid < 0)
-		fail("fork");
+		die("fork");
 	if (pid)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (poll(&polled, 1, -1) != 1)
-		fail("poll");
-	printf("{\"change\": {\"at\": %.0f}}\n", now(CLOCK_MONOTONIC));
+		die("poll");
+	printf("{\"change\": {\"at\": %" PRId64 "}}\n", now());
 	puts("READY");
 	for (;;)
 		pause();
@@ -170,10 +110,10 @@ static const _Atomic uint32_t *map_generation(void)
 	void *page;
 
 	if (fd < 0)
-		fail("/dev/sysgenid");
+		die("/dev/sysgenid");
 	page = mmap(NULL, sizeof(uint32_t), PROT_READ, MAP_SHARED, fd, 0);
 	if (page == MAP_FAILED)
-		fail("mmap");
+		die("mmap");
 	close(fd);
 	return page;
 }
@@ -199,7 +139,7 @@ static int connect_to_server(void)
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)))
-		fail("connect");
+		die("connect");
 	return fd;
 }
 
@@ -223,7 +163,7 @@ static void shake_hands(SSL_CTX *context)
 	    !SSL_get_peer_tmp_key(ssl, &peer) ||
 	    !EVP_PKEY_get_raw_public_key(peer, key, &length) || length != LENGTH)
 		fail_tls("to see what the server has drawn");
-	printf("{\"handshake\": {\"at\": %.0f, \"random\": \"", now(CLOCK_MONOTONIC));
+	printf("{\"handshake\": {\"at\": %" PRId64 ", \"random\": \"", now());
 	print_hex(random);
 	printf("\", \"key\": \"");
 	print_hex(key);
@@ -242,7 +182,7 @@ int main(void)
 
 	/* Each line in one piece: the machine may be saved in between. */
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
-	wait_for_rest();
+	wait_for_processor();
 	wait_for_change();
 	for (int i = 0; i < WARM; i++)
 		shake_hands(context);

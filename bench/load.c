@@ -6,10 +6,10 @@
  *
  * The other one is loaded and stays: without any module the kernel has no room for their
  * text, and each load would also make 2 MiB of it, which costs more than all the rest.
- * Each of those that come next is loaded and unloaded some times. In a guest that counts
- * instructions the times are instructions. Of each it prints, as JSON, the
- * least time to load and to unload it, in nanoseconds, and the bytes that the kernel has
- * allocated for its sections:
+ * Each of those that come next is loaded and unloaded some times. Of each it prints, as
+ * JSON, the least time to load and to unload it, in nanoseconds, which are instructions
+ * in a guest that counts them, and the bytes that the kernel has allocated for its
+ * sections:
  *
  *	{"module": {"name": "sysgenid", "load": 1.0, "unload": 1.0, "memory": 4096}}
  *
@@ -19,18 +19,11 @@
  */
 
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
+#include "common.h"
 
-#define TRACING		"/sys/kernel/tracing"
+#include <libgen.h>
+#include <sys/syscall.h>
+
 #define ROUNDS		11
 
 /*
@@ -45,58 +38,10 @@ static const char * const functions[] = {
 	"random_ioctl\n",
 };
 
-static _Noreturn void fail(const char *what)
-{
-	fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void write_text(const char *path, const char *text, int flags)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC | flags);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail(path);
-	close(fd);
-}
-
-static double now(clockid_t clock)
-{
-	struct timespec time;
-
-	clock_gettime(clock, &time);
-	return time.tv_sec * 1e9 + time.tv_nsec;
-}
-
-/*
- * A kernel that has just booted tests its ciphers for some seconds, which would count as
- * ours: waits, for a minute at most, until a program has the processor for itself.
- */
-static void wait_for_rest(void)
-{
-	int quiet = 0;
-
-	for (int i = 0; i < 600; i++) {
-		double all = now(CLOCK_MONOTONIC), own = now(CLOCK_PROCESS_CPUTIME_ID), spent;
-
-		do
-			spent = now(CLOCK_PROCESS_CPUTIME_ID) - own;
-		while (spent < 20e6);
-		all = now(CLOCK_MONOTONIC) - all;
-		quiet = all < spent * 1.02 ? quiet + 1 : 0;
-		if (quiet == 5)
-			return;
-		if (!quiet)
-			nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	}
-	fprintf(stderr, "load: this machine does not come to rest\n");
-	exit(1);
-}
-
 /* Until those have run who listen for modules and devices. */
 static void rest(void)
 {
-	nanosleep(&(struct timespec){ .tv_nsec = 50 * 1000 * 1000 }, NULL);
+	pause_ms(50);
 }
 
 /* How long it takes. */
@@ -106,12 +51,12 @@ static double load(const char *path)
 	double start;
 
 	if (fd < 0)
-		fail(path);
+		die(path);
 	rest();
-	start = now(CLOCK_MONOTONIC);
+	start = now();
 	if (syscall(SYS_finit_module, fd, "", 0))
-		fail(path);
-	start = now(CLOCK_MONOTONIC) - start;
+		die(path);
+	start = now() - start;
 	close(fd);
 	return start;
 }
@@ -121,10 +66,10 @@ static double unload(const char *name)
 	double start;
 
 	rest();
-	start = now(CLOCK_MONOTONIC);
+	start = now();
 	if (syscall(SYS_delete_module, name, O_NONBLOCK))
-		fail(name);
-	return now(CLOCK_MONOTONIC) - start;
+		die(name);
+	return now() - start;
 }
 
 static long memory(const char *name)
@@ -136,7 +81,7 @@ static long memory(const char *name)
 	snprintf(path, sizeof(path), "/sys/module/%s/coresize", name);
 	file = fopen(path, "re");
 	if (!file || fscanf(file, "%ld", &bytes) != 1)
-		fail(path);
+		die(path);
 	fclose(file);
 	return bytes;
 }
@@ -144,7 +89,7 @@ static long memory(const char *name)
 static void prepare_trace(void)
 {
 	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
-		fail(TRACING);
+		die(TRACING);
 	write_text(TRACING "/tracing_on", "0", 0);
 	/* Functions have their names where they end, too. */
 	write_text(TRACING "/options/funcgraph-tail", "1", 0);
@@ -158,7 +103,7 @@ static void show_trace(void)
 	FILE *file = fopen(TRACING "/trace", "re");
 
 	if (!file)
-		fail(TRACING "/trace");
+		die(TRACING "/trace");
 	while (fgets(line, sizeof(line), file)) {
 		line[strcspn(line, "\n")] = 0;
 		if (line[0] && line[0] != '#')
@@ -180,7 +125,7 @@ static void trace(const char *path, const char *name)
 	unload(name);
 }
 
-static double least(double one, double other)
+static double lesser(double one, double other)
 {
 	return one < other ? one : other;
 }
@@ -192,8 +137,8 @@ static void measure(const char *path, const char *name)
 
 	unloaded = unload(name);
 	for (int i = 1; i < ROUNDS; i++) {
-		loaded = least(loaded, load(path));
-		unloaded = least(unloaded, unload(name));
+		loaded = lesser(loaded, load(path));
+		unloaded = lesser(unloaded, unload(name));
 	}
 	printf("{\"module\": {\"name\": \"%s\", \"load\": %.1f, \"unload\": %.1f, \"memory\": %ld}}\n",
 	       name, loaded, unloaded, bytes);
@@ -205,13 +150,13 @@ int main(int argc, char **argv)
 		fprintf(stderr, "Usage: %s OTHER.ko MODULE.ko...\n", argv[0]);
 		return 2;
 	}
-	wait_for_rest();
+	wait_for_processor();
 	load(argv[1]);
 	for (int i = 2; i < argc; i++) {
 		char *copy = strdup(argv[i]), *name;
 
 		if (!copy)
-			fail("strdup");
+			die("strdup");
 		name = basename(copy);
 		name[strcspn(name, ".")] = 0;
 		measure(argv[i], name);

@@ -4,10 +4,6 @@
 #include "common.h"
 #include "locks.h"
 
-#include <sys/mount.h>
-
-#define TRACING	"/sys/kernel/tracing"
-
 /*
  * All ways to take a lock that the kernel has, and to wait for one: what is taken in
  * code is a call of one of them. Those that were tried in vain count, too.
@@ -34,14 +30,6 @@ static const char * const functions[] = {
 	"down_write_killable",
 };
 
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
-
-	expect(fd >= 0 && write(fd, text, strlen(text)) >= 0, path);
-	close(fd);
-}
-
 /* The hits of all probes, since they are there: “  locks/_raw_spin_lock   12   0”. */
 static double hits(void)
 {
@@ -65,14 +53,14 @@ void locks_count(void)
 	static bool prepared;
 
 	if (!prepared) {
-		expect(!mount("tracefs", TRACING, "tracefs", 0, NULL) || errno == EBUSY, TRACING);
+		mount_tracing();
 		for (size_t i = 0; i < sizeof(functions) / sizeof(*functions); i++) {
 			char probe[128];
 
 			snprintf(probe, sizeof(probe), "p:locks/%s %s", functions[i], functions[i]);
-			write_text(TRACING "/kprobe_events", probe);
+			write_text(TRACING "/kprobe_events", probe, O_APPEND);
 		}
-		write_text(TRACING "/events/locks/enable", "1");
+		write_text(TRACING "/events/locks/enable", "1", O_APPEND);
 		prepared = true;
 	}
 	before = hits();

@@ -16,7 +16,6 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
@@ -46,21 +45,13 @@ static int open_timer(void)
 	return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 }
 
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	expect(fd >= 0 && write(fd, text, strlen(text)) >= 0, path);
-	close(fd);
-}
-
 /* A cgroup of our own, in which nobody else uses memory. */
 static void enter_cgroup(void)
 {
 	expect(!mount("cgroup2", CGROUPS, "cgroup2", 0, NULL) || errno == EBUSY, CGROUPS);
-	write_text(CGROUPS "/cgroup.subtree_control", "+memory");
+	write_text(CGROUPS "/cgroup.subtree_control", "+memory", 0);
 	expect(!mkdir(CGROUP, 0755), CGROUP);
-	write_text(CGROUP "/cgroup.procs", "0");
+	write_text(CGROUP "/cgroup.procs", "0", 0);
 }
 
 /* Bytes of the kernel's small objects. */

@@ -17,27 +17,11 @@
  */
 
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
+#include "common.h"
+
 #include <poll.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#include <linux/sysgenid.h>
-
-#define TRACING		"/sys/kernel/tracing"
 
 /*
  * The functions on the way, in their order. Each ends its line: else nobody would say
@@ -56,29 +40,13 @@ static const char * const functions[] = {
 /* When it has been reseeded. */
 #define RESEEDED	"r:window/reseeded random_ioctl"
 
-static _Noreturn void fail(const char *what)
-{
-	fprintf(stderr, "window_guest: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-/* Adds to what is there, where the file is a list. */
-static void write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		fail(path);
-	close(fd);
-}
-
 /* In tracefs, to open a file so that it becomes empty is what empties it. */
 static void empty(const char *path)
 {
 	int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
 	if (fd < 0)
-		fail(path);
+		die(path);
 	close(fd);
 }
 
@@ -86,18 +54,17 @@ static void trace(void)
 {
 	size_t i;
 
-	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
-		fail(TRACING);
-	write_text(TRACING "/tracing_on", "0");
+	mount_tracing();
+	write_text(TRACING "/tracing_on", "0", 0);
 	/* One clock for all processors. */
-	write_text(TRACING "/trace_clock", "mono");
+	write_text(TRACING "/trace_clock", "mono", 0);
 	empty(TRACING "/set_ftrace_filter");
 	for (i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
-		write_text(TRACING "/set_ftrace_filter", functions[i]);
-	write_text(TRACING "/current_tracer", "function");
-	write_text(TRACING "/kprobe_events", RESEEDED);
-	write_text(TRACING "/events/window/enable", "1");
-	write_text(TRACING "/tracing_on", "1");
+		write_text(TRACING "/set_ftrace_filter", functions[i], 0);
+	write_text(TRACING "/current_tracer", "function", 0);
+	write_text(TRACING "/kprobe_events", RESEEDED, 0);
+	write_text(TRACING "/events/window/enable", "1", 0);
+	write_text(TRACING "/tracing_on", "1", 0);
 }
 
 static void mark(const char *what)
@@ -107,7 +74,7 @@ static void mark(const char *what)
 	if (fd < 0)
 		fd = open(TRACING "/trace_marker", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, what, strlen(what)) < 0)
-		fail("trace_marker");
+		die("trace_marker");
 }
 
 static void *map(const char *node, size_t size, long *offset)
@@ -116,15 +83,15 @@ static void *map(const char *node, size_t size, long *offset)
 	void *page;
 
 	if (fd < 0)
-		fail(node);
+		die(node);
 	if (offset) {
 		*offset = ioctl(fd, VMGENID_GET_OFFSET);
 		if (*offset < 0)
-			fail("VMGENID_GET_OFFSET");
+			die("VMGENID_GET_OFFSET");
 	}
 	page = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	if (page == MAP_FAILED)
-		fail(node);
+		die(node);
 	close(fd);
 	return page;
 }
@@ -135,7 +102,7 @@ static void start(void (*role)(void))
 	pid_t pid = fork();
 
 	if (pid < 0)
-		fail("fork");
+		die("fork");
 	if (pid)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -177,7 +144,7 @@ static void wait_in_poll(void)
 
 	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
 	if (polled.fd < 0 || poll(&polled, 1, -1) != 1)
-		fail("poll");
+		die("poll");
 	mark("woken");
 }
 
@@ -187,7 +154,7 @@ static void show(void)
 	FILE *file = fopen(TRACING "/trace", "re");
 
 	if (!file)
-		fail(TRACING "/trace");
+		die(TRACING "/trace");
 	while (fgets(line, sizeof(line), file)) {
 		if (line[0] != '#')
 			printf("trace %s", line);
@@ -228,7 +195,7 @@ int main(int argc, char **argv)
 	/* What comes after the change, too. */
 	for (i = 0; i < 50; i++)
 		nanosleep(&moment, NULL);
-	write_text(TRACING "/tracing_on", "0");
+	write_text(TRACING "/tracing_on", "0", 0);
 	show();
 	return 0;
 }
