@@ -63,8 +63,7 @@ static void show_interrupt(void)
 	char line[512];
 	FILE *file = fopen(TRACING "/trace", "re");
 
-	if (!file)
-		die(TRACING "/trace");
+	expect(file, TRACING "/trace");
 	while (fgets(line, sizeof(line), file)) {
 		char *end = strstr(line, ": irq_handler_entry:");
 		const char *start;
@@ -84,38 +83,18 @@ static void show_interrupt(void)
 /* Runs in a process of its own, which ends with this one. */
 static void wait_for_change(void)
 {
-	struct pollfd polled = { .events = POLLIN };
-	pid_t pid;
+	struct pollfd polled = { .fd = open_node(O_RDONLY), .events = POLLIN };
+	pid_t pid = fork();
 
-	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
-	if (polled.fd < 0)
-		die("/dev/sysgenid");
-	pid = fork();
-	if (pid < 0)
-		die("fork");
+	expect(pid >= 0, "fork");
 	if (pid)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (poll(&polled, 1, -1) != 1)
-		die("poll");
+	expect(poll(&polled, 1, -1) == 1, "poll");
 	printf("{\"change\": {\"at\": %" PRId64 "}}\n", now());
 	puts("READY");
 	for (;;)
 		pause();
-}
-
-static const _Atomic uint32_t *map_generation(void)
-{
-	int fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
-	void *page;
-
-	if (fd < 0)
-		die("/dev/sysgenid");
-	page = mmap(NULL, sizeof(uint32_t), PROT_READ, MAP_SHARED, fd, 0);
-	if (page == MAP_FAILED)
-		die("mmap");
-	close(fd);
-	return page;
 }
 
 /* A client that believes everybody, and has keys of one kind only. */
@@ -138,8 +117,8 @@ static int connect_to_server(void)
 	};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof(address)))
-		die("connect");
+	expect(fd >= 0 && !connect(fd, (const struct sockaddr *)&address, sizeof(address)),
+	       "connect");
 	return fd;
 }
 
@@ -176,7 +155,7 @@ static void shake_hands(SSL_CTX *context)
 int main(void)
 {
 	SSL_CTX *context = make_client();
-	const _Atomic uint32_t *generation = map_generation();
+	const _Atomic uint32_t *generation = (const void *)&map_node()->generation;
 	uint32_t before = atomic_load_explicit(generation, memory_order_acquire);
 	int after = 0;
 

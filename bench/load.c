@@ -50,12 +50,10 @@ static double load(const char *path)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	double start;
 
-	if (fd < 0)
-		die(path);
+	expect(fd >= 0, path);
 	rest();
 	start = now();
-	if (syscall(SYS_finit_module, fd, "", 0))
-		die(path);
+	expect(!syscall(SYS_finit_module, fd, "", 0), path);
 	start = now() - start;
 	close(fd);
 	return start;
@@ -67,8 +65,7 @@ static double unload(const char *name)
 
 	rest();
 	start = now();
-	if (syscall(SYS_delete_module, name, O_NONBLOCK))
-		die(name);
+	expect(!syscall(SYS_delete_module, name, O_NONBLOCK), name);
 	return now() - start;
 }
 
@@ -80,16 +77,14 @@ static long memory(const char *name)
 
 	snprintf(path, sizeof(path), "/sys/module/%s/coresize", name);
 	file = fopen(path, "re");
-	if (!file || fscanf(file, "%ld", &bytes) != 1)
-		die(path);
+	expect(file && fscanf(file, "%ld", &bytes) == 1, path);
 	fclose(file);
 	return bytes;
 }
 
 static void prepare_trace(void)
 {
-	if (mount("tracefs", TRACING, "tracefs", 0, NULL) && errno != EBUSY)
-		die(TRACING);
+	mount_tracing();
 	write_text(TRACING "/tracing_on", "0", 0);
 	/* Functions have their names where they end, too. */
 	write_text(TRACING "/options/funcgraph-tail", "1", 0);
@@ -102,8 +97,7 @@ static void show_trace(void)
 	char line[512];
 	FILE *file = fopen(TRACING "/trace", "re");
 
-	if (!file)
-		die(TRACING "/trace");
+	expect(file, TRACING "/trace");
 	while (fgets(line, sizeof(line), file)) {
 		line[strcspn(line, "\n")] = 0;
 		if (line[0] && line[0] != '#')
@@ -155,8 +149,7 @@ int main(int argc, char **argv)
 	for (int i = 2; i < argc; i++) {
 		char *copy = strdup(argv[i]), *name;
 
-		if (!copy)
-			die("strdup");
+		expect(copy, "strdup");
 		name = basename(copy);
 		name[strcspn(name, ".")] = 0;
 		measure(argv[i], name);

@@ -182,39 +182,73 @@ pub fn run(setup: &Setup, clones: usize, same_guid: bool) -> Result<u8> {
     };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let at_once = (cpus / setup.hardware.smp as usize).clamp(1, clones);
+    let statuses = several(at_once, clones, |number| {
+        let name = format!("clone{number}");
+        let id = if same_guid { saved.id } else { Uuid::new_v4() };
+        let mut sink = Prefixed::new(format!("{name}| "));
+        let status = saved.resume(&name, id, &mut sink, |took| {
+            say::note(format!(
+                "{name}: resumed with the ID {id} in {:.1} s",
+                took.as_secs_f32()
+            ));
+        })?;
+        sink.finish()?;
+        if status != 0 {
+            say::say(format!("{name}: exit status {status}"));
+        }
+        Ok(status)
+    })?;
+    Ok(statuses
+        .into_iter()
+        .find(|status| *status != 0)
+        .unwrap_or(0))
+}
+
+/// Does something so many times, `at_once` of them at the same time.
+pub fn several<T: Send>(
+    at_once: usize,
+    number: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(1);
-    let worker = || -> Result<u8> {
-        let mut worst = 0;
+    let worker = || -> Result<Vec<T>> {
+        let mut done = Vec::new();
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number > clones {
-                return Ok(worst);
+            let turn = next.fetch_add(1, Ordering::Relaxed);
+            if turn > number {
+                return Ok(done);
             }
-            let name = format!("clone{number}");
-            let id = if same_guid { saved.id } else { Uuid::new_v4() };
-            let mut sink = Prefixed::new(format!("{name}| "));
-            let status = saved.resume(&name, id, &mut sink, |took| {
-                say::note(format!(
-                    "{name}: resumed with the ID {id} in {:.1} s",
-                    took.as_secs_f32()
-                ));
-            })?;
-            sink.finish()?;
-            if status != 0 {
-                say::say(format!("{name}: exit status {status}"));
-            }
-            worst = if worst == 0 { status } else { worst };
+            done.push(work(turn)?);
         }
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
-        let mut worst = 0;
+        let mut all = Vec::new();
         for worker in workers {
-            let status = worker
-                .join()
-                .map_err(|_| anyhow!("a clone's thread panicked"))??;
-            worst = if worst == 0 { status } else { worst };
+            let done = worker.join().map_err(|_| anyhow!("a thread panicked"))??;
+            all.extend(done);
         }
-        Ok(worst)
+        Ok(all)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::ensure;
+
+    use super::*;
+
+    #[test]
+    fn all_turns_are_taken_once() {
+        let mut turns = several(3, 10, Ok).expect("nothing fails");
+        turns.sort_unstable();
+        assert_eq!(turns, (1..=10).collect::<Vec<_>>());
+        assert!(
+            several(2, 4, |turn| {
+                ensure!(turn != 3, "not this one");
+                Ok(())
+            })
+            .is_err()
+        );
+    }
 }

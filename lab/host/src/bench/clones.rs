@@ -8,8 +8,6 @@
 //! what the others print.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -29,6 +27,7 @@ use super::table::Table;
 use crate::cache::source;
 use crate::clone::Ready;
 use crate::clone::Saved;
+use crate::clone::several;
 use crate::guest::Kept;
 use crate::guest::Sink;
 use crate::guest::Source;
@@ -282,34 +281,6 @@ fn server(kernel: &Kernel, options: &GuestOptions, provider: bool) -> Result<Set
         &command,
         None,
     )
-}
-
-/// Does something so many times, `at_once` of them at the same time.
-fn several<T: Send>(
-    at_once: usize,
-    number: usize,
-    work: impl Fn(usize) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let next = AtomicUsize::new(1);
-    let worker = || -> Result<Vec<T>> {
-        let mut done = Vec::new();
-        loop {
-            let turn = next.fetch_add(1, Ordering::Relaxed);
-            if turn > number {
-                return Ok(done);
-            }
-            done.push(work(turn)?);
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
-        let mut all = Vec::new();
-        for worker in workers {
-            let done = worker.join().map_err(|_| anyhow!("a thread panicked"))??;
-            all.extend(done);
-        }
-        Ok(all)
-    })
 }
 
 /// Resumes a machine again and again.
@@ -762,19 +733,5 @@ READY
         let spread = Spread::of([3.0, 1.0, 20.0]).expect("there are values");
         assert_eq!(spread.cells(), ["3", "1 to 20"]);
         assert!(Spread::of([]).is_err());
-    }
-
-    #[test]
-    fn all_turns_are_taken_once() {
-        let mut turns = several(3, 10, Ok).expect("nothing fails");
-        turns.sort_unstable();
-        assert_eq!(turns, (1..=10).collect::<Vec<_>>());
-        assert!(
-            several(2, 4, |turn| {
-                ensure!(turn != 3, "not this one");
-                Ok(())
-            })
-            .is_err()
-        );
     }
 }
