@@ -10,6 +10,7 @@ pub(crate) mod acpi;
 pub(crate) mod arc_slot;
 pub(crate) mod atomic;
 pub(crate) mod capability;
+pub(crate) mod credentials;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod fs;

@@ -65,18 +65,14 @@ impl Announcements {
         self.device.populate(device.into());
     }
 
-    /// Adds what is to be announced.
-    pub(crate) fn add(&self, change: Change) {
-        let mut due = self.due.lock();
-
+    /// Adds what is to be announced. Can be called with a spin lock held.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`] if there is too much to be announced already.
+    pub(crate) fn add(&self, change: Change) -> Result {
         // No memory is taken here, up to the capacity.
-        if due.push(change, GFP_NOWAIT).is_err() {
-            drop(due);
-            pr_warn!(
-                "no uevent for generation {}: too many changes\n",
-                change.new
-            );
-        }
+        Ok(self.due.lock().push(change, GFP_NOWAIT)?)
     }
 
     /// Returns whether there is anything to be announced.

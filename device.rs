@@ -121,7 +121,9 @@ fn act(file: &File, cmd: u32, arg: usize, open: &OpenFile) -> Result {
         }
         WAIT_WATCHERS => open.watcher.wait_watchers(arg),
         TRIGGER_GEN_UPDATE => trigger(open.settler(), arg),
-        SETTLE => open.settler().settle(arg),
+        // `ioctl` has looked, and whoever looks has settled what was due. Nobody was waited for, so the
+        // caller's limit makes no difference.
+        SETTLE => Ok(()),
         _ => Err(ENOTTY),
     }
 }

@@ -15,7 +15,8 @@
 //!
 //! [`Generation::state`] is a spin lock, under which the pages, what each watcher has acked, and the
 //! counts change. It is no mutex so that nobody who holds it is kept from running, which would hold a
-//! change up. Nothing that sleeps, logs, or wakes anybody up is done while it is held.
+//! change up. Nothing that sleeps, logs, or wakes anybody up is done while it is held. The only lock
+//! that is taken along with it is that of what there is to be announced.
 //!
 //! [`Generation::readers`] and [`Generation::overseers`] have locks of their own, which are never held
 //! along with another one.
@@ -97,6 +98,13 @@ pub(crate) struct Generation {
     overseers: WaitQueue,
 }
 
+/// What is answered, and in which epoch. There is no way back to one of these from another.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Moment {
+    pub(crate) epoch: u64,
+    pub(crate) answer: Answer,
+}
+
 /// A change of the generation that has been made.
 #[derive(Clone, Copy)]
 pub(crate) struct Change {
@@ -157,9 +165,20 @@ impl Generation {
 
     /// Returns what is answered.
     pub(crate) fn answer(&self) -> Answer {
-        let _state = self.state.lock();
+        self.moment().answer
+    }
 
-        self.pages.answer()
+    /// Returns what is answered, and in which epoch.
+    pub(crate) fn moment(&self) -> Moment {
+        self.moment_locked(&self.state.lock())
+    }
+
+    /// As [`Self::moment`]. `_state` proves that the lock is held.
+    fn moment_locked(&self, _state: &State) -> Moment {
+        Moment {
+            epoch: self.pages.epoch(),
+            answer: self.pages.answer(),
+        }
     }
 
     /// Returns the ID that is answered, without the lock, unless that changes just now.
@@ -169,54 +188,89 @@ impl Generation {
     }
 
     /// Makes `answer` what is answered, which is no change of the generation: there is nobody yet who
-    /// has to know.
-    pub(crate) fn set_answer(&self, answer: Answer) {
-        let _state = self.state.lock();
+    /// has to know. Does nothing if `since` is over.
+    pub(crate) fn set_answer(&self, since: Moment, answer: Answer) {
+        let state = self.state.lock();
 
-        self.pages
-            .publish(self.pages.generation(), self.pages.epoch(), answer, || ());
+        if self.moment_locked(&state) == since {
+            self.pages
+                .publish(self.pages.generation(), since.epoch, answer, || ());
+        }
     }
 
     /// Changes the generation, to `least` or more; 0 asks for nothing in particular. `source` says
-    /// what caused this. If there is an `answer` then that is answered from now on.
+    /// what caused this. `note` is called with the change as soon as it is made, in the order of all
+    /// changes, and with the lock held.
     ///
     /// What has to be done with the kernel's random number generator must have been done before.
     ///
     /// Does not sleep, and waits for nobody but who holds the lock.
-    pub(crate) fn change(
+    pub(crate) fn change(&self, source: &'static str, least: u32, note: impl FnOnce(Change)) {
+        {
+            let mut state = self.state.lock();
+
+            note(self.change_locked(&mut state, source, least, self.pages.answer()));
+        }
+
+        self.wake_all();
+    }
+
+    /// As [`Self::change`], and from then on `answer` is answered. Does nothing if `since` is over.
+    /// Returns whether it is not.
+    pub(crate) fn change_and_answer(
         &self,
+        since: Moment,
+        answer: Answer,
+        source: &'static str,
+        note: impl FnOnce(Change),
+    ) -> bool {
+        {
+            let mut state = self.state.lock();
+
+            if self.moment_locked(&state) != since {
+                return false;
+            }
+
+            note(self.change_locked(&mut state, source, 0, answer));
+        }
+
+        self.wake_all();
+
+        true
+    }
+
+    fn change_locked(
+        &self,
+        state: &mut State,
         source: &'static str,
         least: u32,
-        answer: Option<Answer>,
+        answer: Answer,
     ) -> Change {
-        let change = {
-            let mut state = self.state.lock();
-            let answer = answer.unwrap_or_else(|| self.pages.answer());
-            let old = self.pages.generation();
-            let new = successor(old, least);
-            // It would take centuries to wrap this around.
-            let epoch = self.pages.epoch().wrapping_add(1);
+        let old = self.pages.generation();
+        let new = successor(old, least);
+        // It would take centuries to wrap this around.
+        let epoch = self.pages.epoch().wrapping_add(1);
 
-            state.source = Some(source);
-            // No watcher has acked the new epoch.
-            self.pages.publish(new, epoch, answer, || {
-                // ORDERING: Release D.
-                self.outdated.store(state.tracked, Release);
-            });
+        state.source = Some(source);
+        // No watcher has acked the new epoch.
+        self.pages.publish(new, epoch, answer, || {
+            // ORDERING: Release D.
+            self.outdated.store(state.tracked, Release);
+        });
 
-            Change {
-                old,
-                new,
-                source,
-                reseeded: answer.reseeded,
-            }
-        };
+        Change {
+            old,
+            new,
+            source,
+            reseeded: answer.reseeded,
+        }
+    }
 
+    /// Wakes up all who wait for a change.
+    fn wake_all(&self) {
         self.readers.wake_all();
         // Even if no tracked watcher is outdated, those of the overseers themselves now are.
         self.overseers.wake_all();
-
-        change
     }
 }
 
@@ -529,7 +583,7 @@ impl<G: Deref<Target = Generation>> Drop for Watcher<G> {
 }
 
 /// Returns the limit that the argument of an ioctl stands for: milliseconds, and 0 is no limit.
-pub(crate) fn limit(timeout: usize) -> Option<Delta> {
+fn limit(timeout: usize) -> Option<Delta> {
     // What is too long for an `i64` of nanoseconds, which is three centuries, is cut.
     (timeout != 0).then(|| Delta::from_millis(i64::try_from(timeout).unwrap_or(i64::MAX)))
 }
@@ -557,6 +611,10 @@ mod tests {
 
     fn generation() -> Result<Arc<Generation>> {
         Arc::pin_init(Generation::new(), GFP_KERNEL)
+    }
+
+    fn change(generation: &Generation, least: u32) {
+        generation.change(TEST, least, |_| ());
     }
 
     /// Returns the numbers of tracked watchers, and of those of them that are outdated.
@@ -597,7 +655,7 @@ mod tests {
     fn watcher_starts_acked() -> Result {
         let generation = generation()?;
 
-        generation.change(TEST, 0, None);
+        change(&generation, 0);
 
         let watcher = Watcher::new(generation);
 
@@ -642,7 +700,7 @@ mod tests {
         // Another thread acks the change with the same watcher.
         assert_eq!(
             watcher.while_acked(|| {
-                generation.change(TEST, 5, None);
+                change(&generation, 5);
                 watcher.ack(5)
             }),
             None
@@ -651,8 +709,8 @@ mod tests {
         // The generation comes back.
         assert_eq!(
             watcher.while_acked(|| {
-                generation.change(TEST, u32::MAX, None);
-                generation.change(TEST, 5, None);
+                change(&generation, u32::MAX);
+                change(&generation, 5);
             }),
             None
         );
@@ -666,7 +724,7 @@ mod tests {
         let generation = generation()?;
         let watcher = Watcher::new(generation.clone());
 
-        generation.change(TEST, 7, None);
+        change(&generation, 7);
 
         assert!(watcher.is_outdated());
         assert_eq!(watcher.wait_outdated(true), Ok(7));
@@ -694,16 +752,30 @@ mod tests {
             reseeded: false,
         };
 
-        generation.set_answer(first);
+        let start = generation.moment();
+        let mut changes = [None; 2];
+
+        generation.set_answer(start, first);
         assert_eq!(watcher.status().answer, first);
         assert_eq!(watcher.status().generation, 0);
         assert!(!watcher.is_outdated());
 
-        assert!(generation.change(TEST, 0, None).reseeded);
+        generation.change(TEST, 0, |change| changes[0] = Some(change.reseeded));
         assert_eq!(watcher.status().answer, first);
-        assert!(!generation.change(TEST, 0, Some(second)).reseeded);
+        assert!(
+            generation.change_and_answer(generation.moment(), second, TEST, |change| {
+                changes[1] = Some(change.reseeded);
+            })
+        );
+        assert_eq!(changes, [Some(true), Some(false)]);
         assert_eq!(watcher.status().answer, second);
         assert_eq!(watcher.status().generation, 2);
+        assert_eq!(watcher.status().epoch, 2);
+
+        // What was found out before then is out of date.
+        assert!(!generation.change_and_answer(start, first, TEST, |_| unreachable!()));
+        generation.set_answer(start, first);
+        assert_eq!(watcher.status().answer, second);
         assert_eq!(watcher.status().epoch, 2);
 
         Ok(())
@@ -713,12 +785,12 @@ mod tests {
     fn outdated_although_the_generation_is_the_same() -> Result {
         let generation = generation()?;
 
-        generation.change(TEST, 5, None);
+        change(&generation, 5);
 
         let watcher = Watcher::new(generation.clone());
 
-        generation.change(TEST, u32::MAX, None);
-        generation.change(TEST, 5, None);
+        change(&generation, u32::MAX);
+        change(&generation, 5);
 
         assert_eq!(watcher.status().acked, watcher.status().generation);
         assert!(watcher.is_outdated());
@@ -737,7 +809,7 @@ mod tests {
         first.set_tracked(true);
         assert_eq!(counts(&overseer), (1, 0));
 
-        generation.change(TEST, 0, None);
+        change(&generation, 0);
         assert_eq!(counts(&overseer), (1, 1));
 
         // Outdated already, so it counts at once.
@@ -748,7 +820,7 @@ mod tests {
         assert_eq!(first.ack(1), Ok(()));
         assert_eq!(counts(&overseer), (2, 1));
 
-        generation.change(TEST, 0, None);
+        change(&generation, 0);
         assert_eq!(counts(&overseer), (2, 2));
 
         first.set_tracked(false);
@@ -772,7 +844,7 @@ mod tests {
         watcher.set_tracked(true);
         assert_eq!(overseer.wait_watchers(0), Ok(()));
 
-        generation.change(TEST, 0, None);
+        change(&generation, 0);
         assert_eq!(overseer.wait_watchers(1), Err(EINTR));
 
         assert_eq!(overseer.ack(1), Ok(()));

@@ -2,11 +2,19 @@
 
 //! Settling: the one place where changes of the generation are made.
 //!
-//! Whoever finds that a change is due only queues the [work item](Settler) of this file. It reads the
-//! hypervisor's ID, and if that is not the answered one, it mixes the ID into the kernel's random
-//! number generator, makes that reseed, changes the generation, and publishes which ID it has answered;
-//! and then looks again. So what is published is always what was mixed in, whatever happens meanwhile.
-//! A change that somebody asks for comes after that.
+//! [`Settler::settle_sign`] reads the hypervisor's ID, and if that is not the answered one, it mixes the
+//! ID into the kernel's random number generator, makes that reseed, changes the generation, and
+//! publishes which ID it has answered; and then looks again. So what is published is always what was
+//! mixed in, whatever happens meanwhile.
+//!
+//! A program that [looks](Settler::look) does this itself: it has the processor already, which a thread
+//! would have to get first. Whoever is told that a change is due, in whatever context, queues the [work
+//! item](Settler) of this file, which does the same, and after that makes the changes that somebody has
+//! asked for.
+//!
+//! Several can be at it at once. None waits for another, whom the scheduler may have sent to sleep: each
+//! does all of it, and what it has found out it publishes only if nobody else has published anything
+//! since it began. Else it looks again.
 //!
 //! The locks of this file are spin locks, so that nobody who holds one is kept from running, and no
 //! other lock is taken with one held.
@@ -31,10 +39,10 @@ use crate::{
     },
     announce::Announcements,
     generation::{
-        limit,
         wait_ended,
         Change,
-        Generation, //
+        Generation,
+        Moment, //
     },
     pages::{
         Answer,
@@ -133,7 +141,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// Those who tell of what the hypervisor has done.
-    const HYPERVISOR: [Self; 3] = [Self::VmFork, Self::Vmgenid, Self::Page];
+    const TELLERS: [Self; 2] = [Self::VmFork, Self::Vmgenid];
 
     const fn name(self) -> &'static str {
         match self {
@@ -224,9 +232,9 @@ pub(crate) struct Settler<S: Sign = MachineSign> {
     users: Atomic<usize>,
     #[pin]
     desk: SpinLock<Desk>,
-    /// Where those wait who want something to be settled.
+    /// Where those wait who ask.
     #[pin]
-    settled: WaitQueue,
+    waiting: WaitQueue,
     #[pin]
     announcements: Announcements,
     #[pin]
@@ -255,10 +263,7 @@ impl<S: Sign> WorkItem<SETTLE> for Settler<S> {
 
     fn run(this: Arc<Self>) {
         this.see_to_everything();
-
-        if this.announcements.are_due() {
-            this.announce_soon();
-        }
+        this.announce_if_due();
     }
 }
 
@@ -268,7 +273,7 @@ impl<S: Sign> WorkItem<LOOK> for Settler<S> {
     fn run(this: Arc<Self>) {
         // What could not be reseeded at first may be possible now.
         if this.is_due() || !this.generation.answer().reseeded {
-            this.notice(Source::Page);
+            this.settle_and_announce();
         }
 
         if this.users.load(Relaxed) != 0 {
@@ -318,7 +323,7 @@ impl<S: Sign> Settler<S> {
                     },
                     "Settler::desk"
                 ),
-                settled <- new_wait_queue!("Settler::settled"),
+                waiting <- new_wait_queue!("Settler::waiting"),
                 announcements <- Announcements::new(),
                 settle <- new_work!("Settler::settle"),
                 look <- new_delayed_work!("Settler::look"),
@@ -332,6 +337,12 @@ impl<S: Sign> Settler<S> {
     pub(crate) fn announce_on(self: &Arc<Self>, device: &Device) {
         self.announcements.set_device(device);
         self.announce_soon();
+    }
+
+    fn announce_if_due(self: &Arc<Self>) {
+        if self.announcements.are_due() {
+            self.announce_soon();
+        }
     }
 
     /// Announces what there is to be announced, at the next tick, so that, as a rule, those whom the
@@ -388,7 +399,9 @@ impl<S: Sign> Settler<S> {
         self.pending().unwrap_or(false)
     }
 
-    /// Looks at the ID, and if a change is due, has it made soon.
+    /// Looks at the ID, and if a change is due, makes it. Does not sleep.
+    ///
+    /// Called in the context of a process, which keeps the module from going.
     #[inline]
     pub(crate) fn look(self: &Arc<Self>) {
         if !self.is_settled() {
@@ -399,8 +412,13 @@ impl<S: Sign> Settler<S> {
     #[cold]
     fn look_closer(self: &Arc<Self>) {
         if self.is_due() {
-            self.notice(Source::Page);
+            self.settle_and_announce();
         }
+    }
+
+    fn settle_and_announce(self: &Arc<Self>) {
+        self.settle_sign();
+        self.announce_if_due();
     }
 
     /// Looks at the ID after some seconds.
@@ -410,33 +428,6 @@ impl<S: Sign> Settler<S> {
 
         // If it is queued already then somebody looks soon.
         let _ = self.queue.enqueue_delayed::<_, LOOK>(self.clone(), delay);
-    }
-
-    /// Waits until no change is due, which it hastens.
-    ///
-    /// `timeout` is in milliseconds, and 0 is no limit. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`wait_ended`], if the time is over or a signal is pending.
-    #[inline]
-    pub(crate) fn settle(self: &Arc<Self>, timeout: usize) -> Result {
-        if self.is_settled() {
-            Ok(())
-        } else {
-            self.sleep_until_settled(timeout)
-        }
-    }
-
-    #[cold]
-    fn sleep_until_settled(self: &Arc<Self>, timeout: usize) -> Result {
-        self.settled
-            .wait(limit(timeout), || {
-                // At each look: the machine may have become another one since the last.
-                self.look();
-                (!self.is_due()).then_some(())
-            })
-            .map_err(|ended| wait_ended(ended, timeout))
     }
 
     /// Changes the generation, to `least` or more, after whatever is due. 0 asks for nothing in
@@ -450,7 +441,7 @@ impl<S: Sign> Settler<S> {
     pub(crate) fn trigger(self: &Arc<Self>, least: u32) -> Result {
         let ended = |ended| wait_ended(ended, 0);
         let ticket = self
-            .settled
+            .waiting
             .wait(None, || self.desk.lock().ask(least))
             .map_err(ended)?;
 
@@ -458,14 +449,14 @@ impl<S: Sign> Settler<S> {
 
         let done = || self.desk.lock().is_done(ticket).then_some(());
 
-        if let Err(err) = self.settled.wait(None, done).map_err(ended) {
+        if let Err(err) = self.waiting.wait(None, done).map_err(ended) {
             if self.desk.lock().take_back(ticket) {
-                self.settled.wake_all();
+                self.waiting.wake_all();
                 return Err(err);
             }
 
             // It is being made, and no signal can take it back.
-            self.settled.wait_certain(done);
+            self.waiting.wait_certain(done);
         }
 
         Ok(())
@@ -485,15 +476,13 @@ impl<S: Sign> Settler<S> {
             // Whoever asks for a change may have brought entropy. If this fails then the change is made
             // all the same: nothing is said of it, since no ID came.
             let _ = self.random.reseed();
-            self.change(source, least, None);
+            self.change(source, least);
 
             if let Source::Ioctl = source {
                 self.desk.lock().done();
-                self.settled.wake_all();
+                self.waiting.wake_all();
             }
         }
-
-        self.settled.wake_all();
     }
 
     /// Returns whether a change was asked for that is not made yet.
@@ -514,23 +503,27 @@ impl<S: Sign> Settler<S> {
         })
     }
 
-    /// Makes the change that is due, if one is, until none is.
+    /// Makes the change that is due, if one is, until none is. Does not sleep.
     fn settle_sign(&self) {
         let mut noticed = self.take_noticed();
         let Some(sign) = &self.sign else {
             // Whoever tells of it knows.
             if let Some(source) = noticed {
                 let reseeded = self.random.reseed().is_ok();
-                let id = self.generation.answer().id;
+                let since = self.generation.moment();
+                let id = since.answer.id;
 
-                self.change(source, 0, Some(Answer { id, reseeded }));
+                // There is nobody else who could have changed anything.
+                self.change_and_answer(since, Answer { id, reseeded }, source);
             }
             return;
         };
 
         loop {
+            // In this order: if somebody else answers a later ID in between then the moment is over.
+            let since = self.generation.moment();
             let id = sign.value();
-            let answered = self.generation.answer();
+            let answered = since.answer;
 
             if id == answered.id && answered.reseeded {
                 return;
@@ -539,15 +532,18 @@ impl<S: Sign> Settler<S> {
             self.random.mix(&id);
 
             let reseeded = self.random.reseed().is_ok();
+            let answer = Answer { id, reseeded };
 
-            if id != answered.id || (reseeded && self.generation.pages().epoch() != 0) {
-                let source = noticed.take().unwrap_or(Source::Page);
+            if id != answered.id || (reseeded && since.epoch != 0) {
+                let source = noticed.unwrap_or(Source::Page);
 
-                self.change(source, 0, Some(Answer { id, reseeded }));
-                self.settled.wake_all();
+                if !self.change_and_answer(since, answer, source) {
+                    continue;
+                }
+                noticed = None;
             } else if reseeded {
                 // Since the driver was loaded, nobody was told of anything.
-                self.generation.set_answer(Answer { id, reseeded });
+                self.generation.set_answer(since, answer);
             }
 
             if !reseeded && sign.value() == id {
@@ -560,15 +556,43 @@ impl<S: Sign> Settler<S> {
     fn take_noticed(&self) -> Option<Source> {
         let noticed = self.noticed.xchg(0, Full);
 
-        Source::HYPERVISOR
+        Source::TELLERS
             .into_iter()
             .find(|source| *source as u32 == noticed)
     }
 
-    fn change(&self, source: Source, least: u32, answer: Option<Answer>) {
-        let change: Change = self.generation.change(source.name(), least, answer);
+    fn change(&self, source: Source, least: u32) {
+        let mut unannounced = None;
 
-        self.announcements.add(change);
+        self.generation.change(source.name(), least, |change| {
+            unannounced = self.add_announcement(change);
+        });
+        Self::warn_of(unannounced);
+    }
+
+    /// Returns whether that moment is not over yet.
+    fn change_and_answer(&self, since: Moment, answer: Answer, source: Source) -> bool {
+        let mut unannounced = None;
+        let changed = self
+            .generation
+            .change_and_answer(since, answer, source.name(), |change| {
+                unannounced = self.add_announcement(change);
+            });
+
+        Self::warn_of(unannounced);
+
+        changed
+    }
+
+    /// Returns the change if it cannot be announced.
+    fn add_announcement(&self, change: Change) -> Option<Change> {
+        self.announcements.add(change).err().map(|_| change)
+    }
+
+    fn warn_of(unannounced: Option<Change>) {
+        if let Some(Change { new, .. }) = unannounced {
+            pr_warn!("no uevent for generation {new}: too many changes\n");
+        }
     }
 }
 
@@ -590,13 +614,15 @@ impl<S: Sign> Settling<S> {
         let settler = Settler::new(sign, random)?;
 
         if let Some(sign) = &settler.sign {
-            settler.generation.set_answer(Answer {
+            let answer = Answer {
                 id: sign.value(),
                 reseeded: false,
-            });
-            // In the thread that settles, because it takes capabilities.
-            settler.enqueue();
-            settler.queue.flush();
+            };
+
+            settler
+                .generation
+                .set_answer(settler.generation.moment(), answer);
+            settler.settle_sign();
 
             if !settler.generation.answer().reseeded {
                 pr_warn!("the random number generator was not made to reseed\n");
@@ -703,39 +729,84 @@ mod tests {
 
     /// What is outside of the driver: a sign that moves at some steps, and what was mixed into the
     /// random number generator. Each look at it, and each thing done with it, is a step.
+    #[pin_data]
     struct World {
         step: Atomic<u32>,
-        moves: [u32; 2],
-        /// The last ID that was mixed in, and how many were.
+        /// The number in the ID before the first of the moves.
+        start: Atomic<u32>,
+        moves: [Atomic<u32>; 2],
+        /// The last ID that was mixed in, and how often one was.
         mixed: Atomic<u32>,
         mixes: Atomic<u32>,
         /// The last ID that was in it when it was reseeded.
         reseeded: Atomic<u32>,
         /// How often a reseed is going to fail.
         failures: Atomic<u32>,
+        /// Who comes in between.
+        #[pin]
+        other: SpinLock<Option<Other>>,
+    }
+
+    /// Somebody who does something in the middle of a step, once.
+    struct Other {
+        step: u32,
+        /// Whether the others see the world as it was before.
+        late: bool,
+        settler: Arc<Settler<Arc<World>>>,
+        act: fn(&Settler<Arc<World>>),
     }
 
     impl World {
         fn new(moves: [u32; 2], failures: u32) -> Result<Arc<Self>> {
-            Ok(Arc::new(
-                Self {
+            Arc::pin_init(
+                try_pin_init!(Self {
                     step: Atomic::new(0),
-                    moves,
+                    start: Atomic::new(0),
+                    moves: moves.map(Atomic::new),
                     mixed: Atomic::new(0),
                     mixes: Atomic::new(0),
                     reseeded: Atomic::new(0),
                     failures: Atomic::new(failures),
-                },
+                    other <- new_spinlock!(None, "World::other"),
+                }),
                 GFP_KERNEL,
-            )?)
+            )
+        }
+
+        /// Begins anew, with that number in the ID.
+        fn restart(&self, start: u32, moves: [u32; 2], failures: u32, other: Other) {
+            self.start.store(start, Relaxed);
+            self.step.store(0, Relaxed);
+            for (at, step) in self.moves.iter().zip(moves) {
+                at.store(step, Relaxed);
+            }
+            self.failures.store(failures, Relaxed);
+            *self.other.lock() = Some(other);
         }
 
         /// The number in the ID after the next step.
         fn number(&self) -> u32 {
             let step = self.step.fetch_add(1, Full) + 1;
 
+            self.let_other_act(step, false);
+
+            let now = self.step.load(Relaxed);
+            let moved = self.moves.iter().filter(|at| at.load(Relaxed) <= now);
             // CAST: There are two.
-            self.moves.iter().filter(|at| **at <= step).count() as u32
+            let number = self.start.load(Relaxed) + moved.count() as u32;
+
+            self.let_other_act(step, true);
+
+            number
+        }
+
+        fn let_other_act(&self, step: u32, late: bool) {
+            let its_turn = |other: &mut Other| other.step == step && other.late == late;
+            let other = self.other.lock().take_if(its_turn);
+
+            if let Some(other) = other {
+                (other.act)(&other.settler);
+            }
         }
     }
 
@@ -761,7 +832,9 @@ mod tests {
     impl Random for Arc<World> {
         fn mix(&self, id: &Id) {
             self.number();
-            self.mixed.store(number(id), Relaxed);
+            // What was mixed in before is not lost.
+            self.mixed
+                .store(self.mixed.load(Relaxed).max(number(id)), Relaxed);
             self.mixes.fetch_add(1, Full);
         }
 
@@ -791,10 +864,14 @@ mod tests {
     fn settling(world: &Arc<World>) -> Result<Settling<Arc<World>>> {
         let settler = Settler::new(Some(world.clone()), KBox::new(world.clone(), GFP_KERNEL)?)?;
 
-        settler.generation.set_answer(Answer {
+        let answer = Answer {
             id: id(0),
             reseeded: true,
-        });
+        };
+
+        settler
+            .generation
+            .set_answer(settler.generation.moment(), answer);
         Ok(Settling(settler))
     }
 
@@ -832,6 +909,72 @@ mod tests {
         }
 
         Ok(())
+    }
+
+    /// Has somebody settle, and another one act in the middle of each step in turn, wherever the sign
+    /// moves and whatever fails. There must be as many changes as IDs that were answered, and those that
+    /// the other one has made besides.
+    fn with_another(act: fn(&Settler<Arc<World>>), besides: u64) -> Result {
+        // The longest way has less.
+        const STEPS: u32 = 20;
+        const MOVES: u32 = 7;
+
+        let world = World::new([u32::MAX; 2], 0)?;
+        let settling = settling(&world)?;
+        let settler = settling.settler();
+        let moves = (1..MOVES).flat_map(|first| (first..MOVES).map(move |second| [first, second]));
+        let others = (1..STEPS).flat_map(|step| [(step, false), (step, true)]);
+
+        for ((moves, failures), (step, late)) in moves
+            .flat_map(|moves| (0..3).map(move |failures| (moves, failures)))
+            .flat_map(|script| others.clone().map(move |other| (script, other)))
+        {
+            let other = Other {
+                step,
+                late,
+                settler: settler.clone(),
+                act,
+            };
+            let before = settler.generation.moment();
+            let start = number(&before.answer.id);
+            let mut looks = 0;
+
+            world.restart(start, moves, failures, other);
+            while world.step.load(Relaxed) <= STEPS || settler.is_due() {
+                settler.settle_sign();
+                looks += 1;
+                assert!(looks < 100);
+
+                let answer = settler.generation.answer();
+
+                if answer.reseeded {
+                    assert!(number(&answer.id) <= world.reseeded.load(Relaxed));
+                }
+            }
+
+            let ids = if moves[0] == moves[1] { 1 } else { 2 };
+            let after = settler.generation.moment();
+            let changes = after.epoch - before.epoch;
+
+            assert!(world.other.lock().is_none());
+            assert!(after.answer.reseeded);
+            assert_eq!(number(&after.answer.id), start + 2);
+            // Another one for each that could not be mixed in at first.
+            assert!(changes >= 1 + besides);
+            assert!(changes <= ids + u64::from(failures) + besides);
+        }
+
+        Ok(())
+    }
+
+    #[test]
+    fn several_can_settle_at_once() -> Result {
+        with_another(Settler::settle_sign, 0)
+    }
+
+    #[test]
+    fn a_change_that_comes_in_between_takes_nothing_away() -> Result {
+        with_another(|settler| settler.change(Source::Ioctl, 0), 1)
     }
 
     #[test]

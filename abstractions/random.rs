@@ -4,6 +4,7 @@
 //!
 //! C header: [`include/linux/random.h`](srctree/include/linux/random.h)
 
+use super::credentials::with_kernel_credentials;
 use kernel::{
     bindings,
     error::to_result,
@@ -120,9 +121,8 @@ impl Reseeder {
 }
 
 impl Reseeder {
-    /// Makes the random number generator reseed, with all that was mixed in before.
-    ///
-    /// May be called by a thread of the kernel only, which has all capabilities.
+    /// Makes the random number generator reseed, with all that was mixed in before, whoever the current
+    /// task is. Does not sleep.
     ///
     /// # Errors
     ///
@@ -131,8 +131,11 @@ impl Reseeder {
         // SAFETY: The operations are valid for as long as `self` is.
         let ioctl = unsafe { (*self.operations()).unlocked_ioctl }.ok_or(ENODEV)?;
 
-        // SAFETY: The file is one of these operations, or there is none: this ioctl does not look at
-        // it (`random_ioctl()`). It has no argument.
-        to_result(unsafe { ioctl(self.file(), RESEED, 0) } as c_int)
+        // It is for the privileged.
+        with_kernel_credentials(|| {
+            // SAFETY: The file is one of these operations, or there is none: this ioctl does not look
+            // at it (`random_ioctl()`). It has no argument.
+            to_result(unsafe { ioctl(self.file(), RESEED, 0) } as c_int)
+        })
     }
 }

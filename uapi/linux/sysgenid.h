@@ -78,9 +78,10 @@
  *	   again in the meantime then the write fails with EINVAL: start again
  *	   at 3.
  *
- * A program that is started in a clone, of which the kernel has not heard yet, is told
- * when it has. If what it builds at 1 must not be that of another clone, then it calls
- * SYSGENID_SETTLE before, with a limit of some seconds.
+ * A program that is started in a clone, of which the kernel has not heard yet, has that
+ * settled by its open(), and finds its watcher outdated. If what it builds at 1 must not
+ * be that of another clone, then it calls SYSGENID_SETTLE before, with a limit of some
+ * seconds.
  *
  * Programs that do this by way of the C library, with poll(), with epoll and with
  * sd-event, are in samples/ of the sysgenid repository.
@@ -344,7 +345,8 @@ struct vmgenid_answer_page {
  * Argument: the longest time to wait, in milliseconds; 0 is no limit.
  *
  * What is due is done now: the call does not wait for the hypervisor's notification
- * to find its way. It takes no privilege.
+ * to find its way. It takes no privilege. Where the call itself makes the change, as
+ * this version of the driver has it, nobody is waited for, and neither error comes.
  *
  * Return:
  * * 0 - nothing is due, as far as the ID can be seen
