@@ -85,7 +85,7 @@ static inline void wait_for_processor(void)
 /* @flags: of open(), such as O_TRUNC, which empties a list. */
 static inline void write_text(const char *path, const char *text, int flags)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC | flags);
+	int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
 
 	expect(fd >= 0 && write(fd, text, strlen(text)) >= 0, path);
 	close(fd);
@@ -94,6 +94,65 @@ static inline void write_text(const char *path, const char *text, int flags)
 static inline void mount_tracing(void)
 {
 	expect(!mount("tracefs", TRACING, "tracefs", 0, NULL) || errno == EBUSY, TRACING);
+}
+
+/* Has the kernel note when ACPI interrupts it. */
+static inline void trace_interrupts(void)
+{
+	mount_tracing();
+	write_text(TRACING "/trace_clock", "mono", O_TRUNC);
+	write_text(TRACING "/events/irq/irq_handler_entry/filter", "name == \"acpi\"", O_TRUNC);
+	write_text(TRACING "/events/irq/irq_handler_entry/enable", "1", O_TRUNC);
+	write_text(TRACING "/tracing_on", "1", O_TRUNC);
+}
+
+/*
+ * When it was interrupted first, which is the first thing that happens after the resume of
+ * a clone: the time of the line "... 12.345678: irq_handler_entry: ..." of the trace, in
+ * nanoseconds. 0 if it was not.
+ */
+static inline int64_t interrupted_at(void)
+{
+	FILE *file = fopen(TRACING "/trace", "re");
+	char line[512];
+	int64_t time = 0;
+
+	expect(file, TRACING "/trace");
+	while (!time && fgets(line, sizeof(line), file)) {
+		char *end = strstr(line, ": irq_handler_entry:");
+
+		if (!end)
+			continue;
+		*end = 0;
+		end = strrchr(line, ' ');
+		if (end)
+			time = strtod(end, NULL) * 1e9;
+	}
+	fclose(file);
+	return time;
+}
+
+/* Runs @role in a process of its own, which ends with this one. */
+static inline pid_t start(void (*role)(long), long argument)
+{
+	pid_t pid = fork();
+
+	expect(pid >= 0, "fork");
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	role(argument);
+	exit(1);
+}
+
+/* What processes share: zeroes. */
+static inline void *share(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			    -1, 0);
+
+	expect(memory != MAP_FAILED, "memory");
+	return memory;
 }
 
 static inline int open_node(int flags)

@@ -51,18 +51,11 @@ static void note(int64_t time)
 	shared->woken++;
 }
 
-/* Runs @role in a process of its own, which ends with this one. */
-static void start(void (*role)(long), long number)
+static void start_and_wait(void (*role)(long), long number)
 {
 	long before = shared->ready;
-	pid_t pid = fork();
+	pid_t pid = start(role, number);
 
-	expect(pid >= 0, "fork");
-	if (!pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		role(number);
-		exit(1);
-	}
 	while (shared->ready == before) {
 		/* It has said why. */
 		if (waitpid(pid, NULL, WNOHANG) == pid)
@@ -252,18 +245,16 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	allow_descriptors(watchers + COPIES + entries / COPIES + 100);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	expect(shared != MAP_FAILED, "memory");
+	shared = share(sizeof(*shared));
 	overseer = open_node(O_RDWR);
 	if (role == in_epoll) {
-		start(role, watchers);
+		start_and_wait(role, watchers);
 	} else {
 		for (long i = 0; i < watchers; i++)
-			start(role, 0);
+			start_and_wait(role, 0);
 	}
 	if (entries)
-		start(hostile, entries);
+		start_and_wait(hostile, entries);
 	/* The first change after somebody has begun to wait costs more. */
 	rest();
 	trigger(overseer);

@@ -47,49 +47,10 @@ static _Noreturn void fail_tls(const char *what)
 	exit(1);
 }
 
-/* Has the kernel note when ACPI interrupts it. */
-static void trace(void)
+static void wait_for_change(long fd)
 {
-	mount_tracing();
-	write_text(TRACING "/trace_clock", "mono", O_TRUNC);
-	write_text(TRACING "/events/irq/irq_handler_entry/filter", "name == \"acpi\"", O_TRUNC);
-	write_text(TRACING "/events/irq/irq_handler_entry/enable", "1", O_TRUNC);
-	write_text(TRACING "/tracing_on", "1", O_TRUNC);
-}
+	struct pollfd polled = { .fd = fd, .events = POLLIN };
 
-/* The time of the first line "... 12.345678: irq_handler_entry: ..." of the trace. */
-static void show_interrupt(void)
-{
-	char line[512];
-	FILE *file = fopen(TRACING "/trace", "re");
-
-	expect(file, TRACING "/trace");
-	while (fgets(line, sizeof(line), file)) {
-		char *end = strstr(line, ": irq_handler_entry:");
-		const char *start;
-
-		if (!end)
-			continue;
-		*end = 0;
-		start = strrchr(line, ' ');
-		if (!start)
-			continue;
-		printf("{\"interrupt\": {\"at\": %.0f}}\n", strtod(start, NULL) * 1e9);
-		break;
-	}
-	fclose(file);
-}
-
-/* Runs in a process of its own, which ends with this one. */
-static void wait_for_change(void)
-{
-	struct pollfd polled = { .fd = open_node(O_RDONLY), .events = POLLIN };
-	pid_t pid = fork();
-
-	expect(pid >= 0, "fork");
-	if (pid)
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	expect(poll(&polled, 1, -1) == 1, "poll");
 	printf("{\"change\": {\"at\": %" PRId64 "}}\n", now());
 	puts("READY");
@@ -157,21 +118,24 @@ int main(void)
 	SSL_CTX *context = make_client();
 	const _Atomic uint32_t *generation = (const void *)&map_node()->generation;
 	uint32_t before = atomic_load_explicit(generation, memory_order_acquire);
+	int64_t interrupt;
 	int after = 0;
 
 	/* Each line in one piece: the machine may be saved in between. */
 	setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 	wait_for_processor();
-	wait_for_change();
+	start(wait_for_change, open_node(O_RDONLY));
 	for (int i = 0; i < WARM; i++)
 		shake_hands(context);
-	trace();
+	trace_interrupts();
 	puts("READY");
 	while (after < ENOUGH) {
 		shake_hands(context);
 		if (atomic_load_explicit(generation, memory_order_acquire) != before)
 			after++;
 	}
-	show_interrupt();
+	interrupt = interrupted_at();
+	if (interrupt)
+		printf("{\"interrupt\": {\"at\": %" PRId64 "}}\n", interrupt);
 	return 0;
 }

@@ -96,30 +96,16 @@ static void *map(const char *node, size_t size, long *offset)
 	return page;
 }
 
-/* Runs @role in a process of its own, which ends with this one. */
-static void start(void (*role)(void))
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		die("fork");
-	if (pid)
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	role();
-	for (;;)
-		pause();
-}
-
-static void be_busy(void)
+static void be_busy(long unused)
 {
 	volatile unsigned long turns = 0;
 
+	(void)unused;
 	for (;;)
 		turns++;
 }
 
-static void look(void)
+static void look(long unused)
 {
 	const _Atomic uint32_t *generation = map("/dev/sysgenid", 4, NULL);
 	long offset, page = sysconf(_SC_PAGESIZE);
@@ -129,6 +115,7 @@ static void look(void)
 	uint64_t second = atomic_load_explicit(&id[1], memory_order_acquire);
 	uint32_t before = atomic_load_explicit(generation, memory_order_acquire);
 
+	(void)unused;
 	while (atomic_load_explicit(&id[0], memory_order_acquire) == first &&
 	       atomic_load_explicit(&id[1], memory_order_acquire) == second)
 		;
@@ -136,16 +123,19 @@ static void look(void)
 	while (atomic_load_explicit(generation, memory_order_acquire) == before)
 		;
 	mark("new generation");
+	exit(0);
 }
 
-static void wait_in_poll(void)
+static void wait_in_poll(long unused)
 {
 	struct pollfd polled = { .events = POLLIN };
 
+	(void)unused;
 	polled.fd = open("/dev/sysgenid", O_RDONLY | O_CLOEXEC);
 	if (polled.fd < 0 || poll(&polled, 1, -1) != 1)
 		die("poll");
 	mark("woken");
+	exit(0);
 }
 
 static void show(void)
@@ -177,11 +167,11 @@ int main(int argc, char **argv)
 	generation = map("/dev/sysgenid", 4, NULL);
 	before = atomic_load_explicit(generation, memory_order_acquire);
 	trace();
-	start(wait_in_poll);
+	start(wait_in_poll, 0);
 	if (busy) {
-		start(look);
+		start(look, 0);
 		for (i = sysconf(_SC_NPROCESSORS_ONLN); i > 0; i--)
-			start(be_busy);
+			start(be_busy, 0);
 	}
 	/* The others are asleep, or at work, by then. */
 	for (i = 0; i < 50; i++)

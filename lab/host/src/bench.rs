@@ -13,6 +13,7 @@ mod draws;
 mod fanout;
 mod guest;
 mod scaling;
+mod settled;
 mod sizes;
 mod table;
 
@@ -28,6 +29,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::chart::Chart;
+pub use self::settled::soon;
 use self::table::Table;
 use crate::cache;
 use crate::kernel;
@@ -45,6 +47,8 @@ pub enum Part {
     Draws,
     /// How long a change takes until all who wait have run, and what they take of memory
     Fanout,
+    /// After a resume: how long until a program that looks is settled, and until those run who wait
+    Settled,
     /// How many calls several processors make at the same time
     Scaling,
     /// How large everything is, and what it takes to load the module
@@ -66,6 +70,7 @@ impl Part {
             Self::Calls => calls::measure(kernel),
             Self::Draws => draws::measure(kernel),
             Self::Fanout => fanout::measure(kernel),
+            Self::Settled => settled::measure(kernel),
             Self::Scaling => scaling::measure(kernel),
             Self::Sizes => sizes::measure(kernel),
             Self::Clones => clones::measure(kernel),

@@ -33,6 +33,7 @@ use serde::Serialize;
 use self::manifest::Lane as Described;
 use self::manifest::Run;
 pub use self::series::write as write_series;
+use crate::bench;
 use crate::cache;
 use crate::kernel;
 use crate::kernel::Choice;
@@ -169,6 +170,12 @@ impl Lane {
                     "the window, our part",
                     "bench",
                     window::own_part,
+                ));
+                checks.push(Check::written(
+                    stock,
+                    "settled by a look",
+                    "bench",
+                    bench::soon,
                 ));
                 checks
             }
