@@ -37,12 +37,13 @@ const SECTION: &str = "8";
 const DATE: &str = "2026-11-27";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 11] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
     (
         "sysgenctl-doctor",
         include_str!("../man/sysgenctl-doctor.roff"),
     ),
+    ("sysgenctl-exec", include_str!("../man/sysgenctl-exec.roff")),
     (
         "sysgenctl-openssl",
         include_str!("../man/sysgenctl-openssl.roff"),
@@ -186,6 +187,9 @@ fn synopsis(command: &Command) -> Roff {
         let words = positional.get_possible_values();
         if words.is_empty() {
             line.push(italic(value_names(positional)));
+        }
+        if takes_more_than_one(positional) {
+            line.extend([roman(" ["), italic("ARGUMENT"), roman("]...")]);
         }
         for (number, word) in words.iter().enumerate() {
             line.push(roman(if number == 0 { "" } else { "|" }));

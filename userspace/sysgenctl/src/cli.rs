@@ -15,6 +15,9 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use signal_hook::consts::SIGKILL;
+use signal_hook::consts::SIGSTOP;
+use signal_hook::low_level::signal_name;
 
 /// Look at the system generation, and bring clones back into service
 ///
@@ -50,6 +53,11 @@ pub enum Verb {
     /// Prints a line for each change of the generation. With --exec it runs a command as well, and
     /// acknowledges the change only if the command succeeded.
     Watch(WatchArguments),
+    /// Run a program, and restart it after each change
+    ///
+    /// Runs a program that knows nothing of generations, and has it waited for: it is restarted after each
+    /// change, or is sent a signal, and the change is acknowledged when it is up again.
+    Exec(ExecArguments),
     /// Wait until no tracked watcher is outdated
     ///
     /// Waits until no tracked watcher is outdated, and then until all units have ended that follow a
@@ -113,6 +121,38 @@ pub struct WatchArguments {
         value_terminator = ";"
     )]
     pub exec: Vec<OsString>,
+}
+
+/// The arguments of `exec`.
+#[derive(Args, Debug)]
+pub struct ExecArguments {
+    /// The program says itself when it is up, as sd_notify(3) has it
+    #[arg(long)]
+    pub notify: bool,
+
+    /// Send it this signal after a change, such as HUP, instead of restarting it
+    #[arg(long, value_name = "SIG", value_parser = signal)]
+    pub signal: Option<i32>,
+
+    /// Without --notify: for how long it has to run until it counts as up
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s", conflicts_with = "notify")]
+    pub up_after: Duration,
+
+    /// The longest time that it may take to be up
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "90s")]
+    pub start_timeout: Duration,
+
+    /// The longest time that it may take to end when it is asked to, before it is killed
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub stop_timeout: Duration,
+
+    /// Become the program, as a child of that process
+    #[arg(long, value_name = "PID", hide = true)]
+    pub child_of: Option<i32>,
+
+    /// The program, and its arguments
+    #[arg(value_name = "CMD", required = true, num_args = 1.., trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
 }
 
 /// The arguments of `wait`.
@@ -339,6 +379,19 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
+/// A signal's number, by its name with or without SIG, or by itself.
+fn signal(text: &str) -> Result<i32, String> {
+    let named = |number: &i32| {
+        let is_its = |name: &str| text == name || name.strip_prefix("SIG") == Some(text);
+        signal_name(*number).is_some_and(is_its) || text == number.to_string()
+    };
+    match (1..32).find(named) {
+        None => Err("there is no such signal: say one such as HUP".into()),
+        Some(SIGKILL | SIGSTOP) => Err("no program can act upon that one".into()),
+        Some(number) => Ok(number),
+    }
+}
+
 fn mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
@@ -380,6 +433,32 @@ mod tests {
         };
         assert!(watch.once);
         assert_eq!(watch.exec, ["true", "-x"]);
+    }
+
+    #[test]
+    fn what_follows_the_program_is_its_own() {
+        for arguments in [
+            ["exec", "--notify", "--", "sleep", "--notify"].as_slice(),
+            &["exec", "--notify", "sleep", "--notify"],
+        ] {
+            let Verb::Exec(exec) = parse(arguments).expect("it is right").verb else {
+                panic!("another verb");
+            };
+            assert!(exec.notify);
+            assert_eq!(exec.command, ["sleep", "--notify"]);
+        }
+        assert!(parse(&["exec", "--notify"]).is_err());
+        assert!(parse(&["exec", "--notify", "--up-after", "1s", "true"]).is_err());
+    }
+
+    #[test]
+    fn signals_have_names() {
+        for text in ["HUP", "SIGHUP", "1"] {
+            assert_eq!(signal(text), Ok(1), "{text}");
+        }
+        for text in ["KILL", "STOP", "x", "0", "", "SIG"] {
+            assert!(signal(text).is_err(), "{text}");
+        }
     }
 
     #[test]

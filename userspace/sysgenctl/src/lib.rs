@@ -17,6 +17,7 @@ mod copies;
 mod deadline;
 mod doctor;
 mod evidence;
+mod exec;
 mod followers;
 mod hooks;
 mod lock;
@@ -55,6 +56,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.verb {
         Verb::Status => status::run(output),
         Verb::Watch(arguments) => watch::run(arguments, output),
+        Verb::Exec(arguments) => match exec::run(arguments) {
+            Ok(status) => return ExitCode::from(status),
+            Err(failure) => Err(failure),
+        },
         Verb::Wait(arguments) => wait::run(arguments, output),
         Verb::Settle(arguments) => settle::run(arguments, output),
         Verb::Trigger(arguments) => trigger::run(arguments, output),

@@ -230,7 +230,7 @@ fn end_group(child: &mut Child) -> bool {
 
 /// Whether somebody of that process group runs. In a container, those that have ended may stay for good,
 /// because nobody asks how.
-fn is_alive(group: Pid) -> bool {
+pub fn is_alive(group: Pid) -> bool {
     if test_kill_process_group(group).is_err() {
         return false;
     }

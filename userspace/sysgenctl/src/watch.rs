@@ -4,11 +4,14 @@
 
 use std::fmt;
 use std::fmt::Display;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use rustix::event::Timespec;
 use rustix::event::epoll;
 use rustix::io::Errno;
 use serde::Serialize;
@@ -36,6 +39,20 @@ pub struct Change {
     pub source: String,
     /// Whether the kernel was reseeded with the hypervisor's present ID in it.
     reseeded: bool,
+}
+
+#[cfg(test)]
+impl Change {
+    /// One of no importance.
+    pub fn for_tests(old: u32, new: u32) -> Self {
+        Self {
+            time: String::new(),
+            old,
+            new,
+            source: String::new(),
+            reseeded: true,
+        }
+    }
 }
 
 /// The command for a generation has ended.
@@ -101,33 +118,68 @@ impl Changes {
         ack(&self.watcher, generation)
     }
 
+    /// Asks that it be waited for.
+    pub fn track(&self) -> Result<(), Failure> {
+        Ok(self.watcher.set_tracked(true)?)
+    }
+
+    /// The generation that was told last, or that of when the watcher was opened.
+    pub fn told(&self) -> Generation {
+        self.told
+    }
+
     /// Sleeps until there is a change that has not been told.
     pub fn next(&mut self) -> Result<(Change, Generation), Failure> {
+        loop {
+            self.wait(None)?;
+            if let Some(change) = self.untold()? {
+                return Ok(change);
+            }
+        }
+    }
+
+    /// The change that has not been told, if there is one.
+    pub fn look(&mut self) -> Result<Option<(Change, Generation)>, Failure> {
+        self.wait(Some(&Timespec::default()))?;
+        self.untold()
+    }
+
+    /// Takes the edge, if there is one within that time.
+    fn wait(&self, limit: Option<&Timespec>) -> Result<(), Failure> {
         let mut events = [epoll::Event {
             flags: epoll::EventFlags::empty(),
             data: epoll::EventData::new_u64(0),
         }];
-        loop {
-            match epoll::wait(&self.epoll, &mut events, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Failure::io("wait for a change")(errno.into())),
-            }
-            let status = self.watcher.status()?;
-            let (old, new) = (self.told, status.generation());
-            // Of changes that come together, the last one is seen, and the edge of the others is
-            // left over.
-            if old != new {
-                self.told = new;
-                let change = Change {
-                    time: time(SystemTime::now()),
-                    old: old.get(),
-                    new: new.get(),
-                    source: status.source().to_owned(),
-                    reseeded: status.reseeded(),
-                };
-                return Ok((change, new));
-            }
+        match epoll::wait(&self.epoll, &mut events, limit) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(Failure::io("wait for a change")(errno.into())),
         }
+    }
+
+    fn untold(&mut self) -> Result<Option<(Change, Generation)>, Failure> {
+        let status = self.watcher.status()?;
+        let (old, new) = (self.told, status.generation());
+        // Of changes that come together, the last one is seen, and the edge of the others is
+        // left over.
+        if old == new {
+            return Ok(None);
+        }
+        self.told = new;
+        let change = Change {
+            time: time(SystemTime::now()),
+            old: old.get(),
+            new: new.get(),
+            source: status.source().to_owned(),
+            reseeded: status.reseeded(),
+        };
+        Ok(Some((change, new)))
+    }
+}
+
+/// Readable when there may be a change.
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 
