@@ -63,7 +63,7 @@ has_all_arguments() {
 		said=$(echo "$option" | sed 's/, /|/; s/[<>]//g')
 		case $said/$synopsis in
 		-*/*"$said"[\ \]]*) ;;
-		[!-]*/*[a-z]\|[a-z]*) ;;
+		[!-]*/*[a-z]\|[a-z]* | [!-]*/*" $said "*) ;;
 		*) lacks=1; echo "# the synopsis of $1 lacks $option:$synopsis" ;;
 		esac
 	done <"$work/options"

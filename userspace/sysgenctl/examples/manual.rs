@@ -37,7 +37,7 @@ const SECTION: &str = "8";
 const DATE: &str = "2026-11-27";
 
 /// What is written by hand, for each page.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("sysgenctl", include_str!("../man/sysgenctl.roff")),
     (
         "sysgenctl-doctor",
@@ -68,6 +68,7 @@ const SECTIONS: [(&str, &str); 11] = [
         "sysgenctl-trigger",
         include_str!("../man/sysgenctl-trigger.roff"),
     ),
+    ("sysgenctl-unit", include_str!("../man/sysgenctl-unit.roff")),
     ("sysgenctl-wait", include_str!("../man/sysgenctl-wait.roff")),
     (
         "sysgenctl-watch",

@@ -92,6 +92,11 @@ pub enum Verb {
     /// an option it looks at processes that are running instead: which of them have OpenSSL's library and
     /// do not notice clones, and why.
     Doctor(DoctorArguments),
+    /// Have a service take part that knows nothing of generations
+    ///
+    /// Has a unit of systemd's started again after each change, and waited for, or made to stand still
+    /// while the machine is quiesced. Says what of that is so, unless it is told to change it.
+    Unit(UnitArguments),
     /// Switch OpenSSL's provider on for all programs, or off
     ///
     /// Adds the lines to OpenSSL's configuration that switch the provider on for all programs that
@@ -141,6 +146,10 @@ pub struct ExecArguments {
     /// The longest time that it may take to be up
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "90s")]
     pub start_timeout: Duration,
+
+    /// The signal that asks it to end
+    #[arg(long, value_name = "SIG", value_parser = signal, default_value = "TERM")]
+    pub stop_signal: i32,
 
     /// The longest time that it may take to end when it is asked to, before it is killed
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
@@ -299,7 +308,7 @@ pub struct HookArguments {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5m")]
     pub hooks_timeout: Duration,
 
-    /// The directory that has pre.d, thaw.d and post.d
+    /// The directory that has pre.d, thaw.d and post.d; and, for serve, freeze.d
     #[arg(long, value_name = "DIR", default_value = HOOKS_DIR)]
     pub hooks_dir: PathBuf,
 }
@@ -338,6 +347,35 @@ impl DoctorArguments {
     pub(crate) fn is_of_processes(&self) -> bool {
         self.all || self.pid.is_some() || self.unit.is_some()
     }
+}
+
+/// The arguments of `unit`.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
+pub struct UnitArguments {
+    /// Start its program by way of sysgenctl exec, which is waited for
+    #[arg(long)]
+    pub track: bool,
+
+    /// Let that send the program a signal, rather than restart it
+    #[arg(long, requires = "track", conflicts_with = "remove")]
+    pub reload: bool,
+
+    /// Let sysgenctl serve make it stand still
+    #[arg(long)]
+    pub freeze: bool,
+
+    /// Undo that: what --track and --freeze name, or both
+    #[arg(long)]
+    pub remove: bool,
+
+    /// Change nothing, and show what would be
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// The unit; without an ending, it is a service
+    #[arg(value_name = "NAME")]
+    pub name: String,
 }
 
 /// The arguments of `openssl`.

@@ -177,7 +177,7 @@ impl Display for Unit {
 }
 
 /// What systemd answers, or why it does not.
-type Answer<T> = std::result::Result<T, String>;
+pub type Answer<T> = std::result::Result<T, String>;
 
 /// How far that is which follows a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -459,7 +459,7 @@ fn own_unit<'a>(cgroups: &'a str, wanted: &[String]) -> Option<&'a str> {
 }
 
 /// What systemctl writes, if it succeeds.
-fn systemctl(arguments: &[&str]) -> Answer<String> {
+pub fn systemctl(arguments: &[&str]) -> Answer<String> {
     let (end, said) = ask(arguments);
     if end.succeeded() {
         Ok(said)

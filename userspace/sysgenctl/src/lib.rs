@@ -37,6 +37,8 @@ mod supervised;
 mod switch;
 mod table;
 mod trigger;
+mod unit;
+mod unit_file;
 mod wait;
 mod watch;
 mod why;
@@ -67,6 +69,7 @@ pub fn run(cli: &Cli) -> ExitCode {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Doctor(arguments) if arguments.is_of_processes() => processes::run(arguments, output),
         Verb::Doctor(_) => doctor::run(output),
+        Verb::Unit(arguments) => unit::run(arguments, output),
         Verb::Openssl(arguments) => switch::run(arguments, output),
     };
     let exit = match result {

@@ -111,7 +111,11 @@ impl Child {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         // One that has ended needs none.
-        let _ = kill_process(self.0, signal);
+        if kill_process(self.0, signal) == Err(Errno::PERM) {
+            anstream::eprintln!(
+                "sysgenctl: the program cannot be sent signals: it is another user's"
+            );
+        }
     }
 
     /// Kills it, and what is left in its process group.
@@ -226,7 +230,8 @@ mod tests {
 
     #[test]
     fn nobody_becomes_the_program_of_another() {
-        let command = ["true"].map(OsString::from);
+        // Which would not go unnoticed in the place of this test.
+        let command = ["false"].map(OsString::from);
         assert!(become_program(i32::MAX, &command).is_err());
         // Which the kernel would have killed with the thread that runs this.
         set_parent_process_death_signal(None).expect("it can be unset");

@@ -158,9 +158,16 @@ impl Drop for Play<'_> {
     }
 }
 
-/// Says something as the program would, from a process of its.
+/// Says something as the program would, from a process of its that goes when it was heard, as
+/// systemd-notify(1) does.
 const SAY: &str = r#"say() { python3 -c 'import os,socket,sys
-socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(sys.argv[1].encode(), "\0" + os.environ["NOTIFY_SOCKET"][1:])' "$1"; }
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect("\0" + os.environ["NOTIFY_SOCKET"][1:])
+s.send(sys.argv[1].encode())
+r, w = os.pipe()
+socket.send_fds(s, [b"BARRIER=1"], [w])
+os.close(w)
+os.read(r, 1)' "$1"; }
 "#;
 
 fn script_of(rest: &str) -> String {
@@ -415,8 +422,9 @@ fn nothing_waits_where_there_is_something_to_do() {
         play.step();
     }
     assert!(start.elapsed() < PATIENCE);
-    // The end of the program wakes it.
+    // The end of the program wakes it, also when that was before.
     play.exec.send(SIGTERM);
+    thread::sleep(Duration::from_millis(500));
     while play.status.is_none() {
         play.exec.sleep().expect("it can sleep");
         play.step();

@@ -8,6 +8,8 @@ mod exec_tests;
 mod notify;
 mod received;
 
+pub use self::received::PASSED_ON;
+
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -347,7 +349,7 @@ impl<'a, D: Device> Exec<'a, D> {
     }
 
     fn stop(&mut self, why: Why) {
-        self.send(SIGTERM);
+        self.send(self.arguments.stop_signal);
         self.phase = Phase::Stopping {
             why,
             until: later(self.arguments.stop_timeout),

@@ -51,6 +51,7 @@ use crate::status;
 use crate::supervised::Limits;
 use crate::supervised::Supervisor;
 use crate::table::Watchers;
+use crate::unit;
 use crate::wait::Place;
 use crate::wait::Waited;
 use crate::wait::Whom;
@@ -218,7 +219,12 @@ impl World for Machine {
     }
 
     fn find(&self, names: &[String], caller: &Caller) -> Result<Vec<Frozen>, Refusal> {
-        if names.is_empty() {
+        let directory = self.hooks.hooks_dir.join(unit::FREEZE);
+        let configured = unit::to_freeze(&directory).map_err(|error| {
+            let message = format!("{} cannot be read: {error}", directory.display());
+            Refusal::new(Code::FreezeFailed, message)
+        })?;
+        if names.is_empty() && configured.is_empty() {
             return Ok(Vec::new());
         }
         let mut protected = Self::protected()?.to_vec();
@@ -231,6 +237,17 @@ impl World for Machine {
                 name: name.clone(),
                 cgroup,
             });
+        }
+        for name in configured {
+            // It need not run, or the caller has named it, or what it is in.
+            let Ok(cgroup) = Self::place_of(&name) else {
+                continue;
+            };
+            if frozen.iter().any(|group| cgroup.starts_with(&group.cgroup)) {
+                continue;
+            }
+            check_place(&cgroup, &name, &protected)?;
+            frozen.push(Frozen { name, cgroup });
         }
         check_nesting(&frozen)?;
         Ok(frozen)
