@@ -17,6 +17,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -176,6 +177,20 @@ def prepare_and_cancel():
     check_equal(read(LOG), "pre 0 \nundo 0 0\n", "the log")
 
 
+def units_are_frozen_by_configuration():
+    """Without a word from the caller; what does not run is left out."""
+    subprocess.run(["sysgenctl", "unit", "--freeze", UNIT], check=True, stdout=subprocess.DEVNULL)
+    for name in "no-such.service", "README":
+        with open(f"{HOOKS}/freeze.d/{name}", "w", encoding="utf-8"):
+            pass
+    for freeze in [], [UNIT]:
+        prepared = prepare(freeze=freeze)
+        check_equal([group["name"] for group in prepared["frozen"]], [UNIT], "what stands still")
+        check(is_frozen(), "it does not stand still")
+        call("POST", "/v1/cancel", {"token": prepared["token"]})
+    shutil.rmtree(f"{HOOKS}/freeze.d")
+
+
 def a_hook_that_fails_undoes_all():
     """And is named, with what it said."""
     make_hook(f"{HOOKS}/pre.d", "90-bad", "echo it is full; exit 3")
@@ -261,6 +276,7 @@ BEFORE = [
     its_socket_starts_it,
     bad_requests_do_nothing,
     prepare_and_cancel,
+    units_are_frozen_by_configuration,
     a_hook_that_fails_undoes_all,
     killed_while_quiescing_it_undoes,
     killed_while_quiesced_it_stays_so,

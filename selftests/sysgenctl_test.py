@@ -52,6 +52,7 @@ SNAPSHOT = ("--hooks-dir", HOOKS, "--state", STATE)
 VERBS = (
     ("status",),
     ("watch",),
+    ("exec", "true"),
     ("wait",),
     ("settle",),
     ("trigger",),
@@ -1648,6 +1649,23 @@ def openssl_reaches_node_js():
 # What can be in the way
 
 
+def unit_notes_whom_to_freeze():
+    """Without systemd, and nobody is tracked then."""
+    path = "/etc/sysgenid/freeze.d/x.service"
+    report = json_of("unit", "--freeze", "--dry-run", "x")
+    check_equal((report["changed"], report["dry_run"], report["frozen"]), (True, True, False))
+    check(not os.path.exists(path), "there is the file")
+    for changed in True, False:
+        report = json_of("unit", "--freeze", "x")
+        check_equal((report["changed"], report["frozen"]), (changed, True), "the report")
+        check_equal(report["files"][0]["path"], path, "the path")
+    check(os.path.exists(path), "there is no file")
+    check(not json_of("unit", "--remove", "x.service")["frozen"], "it is frozen")
+    check(not os.path.exists(path), "there is the file")
+    sysgenctl("unit", "--freeze", "../x", status=1)
+    sysgenctl("unit", "--track", "x", status=1)
+
+
 def no_permission():
     """A node that may not be opened: the exit status is 5."""
     os.chmod(NODE, 0o600)
@@ -1800,7 +1818,7 @@ def examples_of(page):
 
 def examples_do_what_they_show():
     """Of all pages."""
-    check_equal(len(PAGES), 10, "the number of pages")
+    check_equal(len(PAGES), 12, "the number of pages")
     wrong = []
     for page in PAGES:
         try:
@@ -1898,6 +1916,7 @@ run_tests(
         openssl_refuses_what_others_chose,
         openssl_knows_lines_of_others,
         openssl_reaches_node_js,
+        unit_notes_whom_to_freeze,
         no_permission,
         no_node,
         another_device,
