@@ -25,6 +25,7 @@ use crate::guest::Through;
 use crate::machine::Left;
 use crate::machine::Machine;
 use crate::machine::Origin;
+use crate::port;
 use crate::say;
 use crate::setup::Setup;
 use crate::setup::Started;
@@ -66,6 +67,7 @@ impl<'a> Saved<'a> {
                 );
             }
             let status = follower.conclude(&machine, &stop, "", sink);
+            let status = setup.finish(&mut machine, &stop, status, sink)?;
             return Ok(Err(if status == 0 { FAILED } else { status }));
         }
         let start = Instant::now();
@@ -73,12 +75,21 @@ impl<'a> Saved<'a> {
         let ran_on = start.elapsed();
         let directory = tempfile::tempdir()?;
         let state = directory.path().join("state");
-        let Left { channel, disk } = machine.save(&state)?;
+        let Left {
+            channel,
+            disk,
+            programs,
+        } = machine.save(&state)?;
         let took = start.elapsed();
         // What the guest said between READY and the stop; half a message at its end is the
         // beginning of what each clone says first.
         let limit = Instant::now() + setup.limit;
         follower.follow(&channel, limit, false, sink)?;
+        let status = port::finish(programs, limit, sink)?;
+        if status != 0 {
+            sink.remark("a program at a port of the machine has failed before it was saved");
+            return Ok(Err(status));
+        }
         #[expect(clippy::cast_precision_loss, reason = "it is shown in MB")]
         let size = fs::metadata(&state)?.len() as f32 / 1e6;
         say::note(format!(
@@ -98,16 +109,16 @@ impl<'a> Saved<'a> {
         }))
     }
 
-    /// The same for the lab's own guests, which are all saved. Also returns what the command had written
-    /// to standard output by then.
-    pub fn with_output(setup: &'a Setup) -> Result<(Self, String)> {
+    /// The same for the lab's own guests, which are all saved. Also returns what was said by then.
+    pub fn with_output(setup: &'a Setup) -> Result<(Self, Kept)> {
         let mut kept = Kept::default();
         let saved = Self::new(setup, &mut kept)?.map_err(|status| {
             let said = String::from_utf8_lossy(&kept.stderr);
-            let remarks = &kept.remarks;
-            anyhow!("the guest could not be saved (exit status {status}): {said}{remarks}")
+            let spoken = kept.spoken.iter().map(|spoken| spoken.output.as_str());
+            let (remarks, spoken) = (&kept.remarks, spoken.collect::<String>());
+            anyhow!("the guest could not be saved (exit status {status}): {said}{remarks}{spoken}")
         })?;
-        Ok((saved, String::from_utf8_lossy(&kept.stdout).into_owned()))
+        Ok((saved, kept))
     }
 
     /// Reads the memory of the saved machine.
@@ -139,7 +150,8 @@ impl<'a> Saved<'a> {
         machine.resume()?;
         let limit = Instant::now() + self.setup.limit;
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
-        Ok(follower.conclude(&machine, &stop, name, sink))
+        let status = follower.conclude(&machine, &stop, name, sink);
+        self.setup.finish(&mut machine, &stop, status, sink)
     }
 
     /// Resumes one clone, and ends it as soon as its command says `READY` once more.

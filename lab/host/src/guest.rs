@@ -18,6 +18,7 @@ use wire::End;
 use wire::Frame;
 
 use crate::machine::Machine;
+use crate::port::Spoken;
 use crate::report::Watch;
 use crate::say;
 
@@ -46,6 +47,15 @@ pub trait Sink: Send {
     /// show.
     fn remark(&mut self, remark: &str) {
         say::say(remark);
+    }
+
+    /// Takes what a program at one of the machine's ports has said.
+    fn spoken(&mut self, spoken: Spoken) -> Result<()> {
+        for line in spoken.output.lines() {
+            let line = format!("{}| {line}\n", spoken.port);
+            self.take(Source::Stdout, line.as_bytes())?;
+        }
+        Ok(())
     }
 }
 
@@ -296,6 +306,15 @@ pub struct Kept {
     pub stdout: Vec<u8>,
     /// Everything that was written to standard error.
     pub stderr: Vec<u8>,
+    /// What came of the programs at its ports.
+    pub spoken: Vec<Spoken>,
+}
+
+impl Kept {
+    /// What was written to standard output, as text.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
 }
 
 impl Sink for Kept {
@@ -310,6 +329,11 @@ impl Sink for Kept {
     fn remark(&mut self, remark: &str) {
         self.remarks.push_str(remark);
         self.remarks.push('\n');
+    }
+
+    fn spoken(&mut self, spoken: Spoken) -> Result<()> {
+        self.spoken.push(spoken);
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! A virtual machine: QEMU, driven over QMP.
 
 use std::fs;
+use std::mem;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -28,6 +29,8 @@ use uuid::Uuid;
 use crate::disk;
 use crate::disk::Drives;
 use crate::kernel::Kernel;
+use crate::port::Port;
+use crate::port::Program;
 use crate::qmp;
 use crate::qmp::Monitor;
 use crate::say;
@@ -78,6 +81,8 @@ pub struct Hardware {
     pub cmdline: String,
     /// Its disks, if it has any.
     pub drives: Option<Drives>,
+    /// Its virtio-serial ports, besides the lab's own.
+    pub ports: Vec<Port>,
     /// Further arguments for QEMU.
     pub arguments: Vec<String>,
 }
@@ -103,6 +108,7 @@ impl Hardware {
             vmgenid: true,
             cmdline: CMDLINE.into(),
             drives: None,
+            ports: Vec::new(),
             arguments: Vec::new(),
         }
     }
@@ -119,6 +125,7 @@ pub struct Machine {
     qemu: Qemu,
     monitor: Monitor,
     channel: UnixStream,
+    programs: Vec<Program>,
     directory: TempDir,
 }
 
@@ -144,6 +151,8 @@ pub struct Left {
     pub channel: UnixStream,
     /// Its disk, if it has one, which is to be kept with its state.
     pub disk: Option<PathBuf>,
+    /// The programs at its ports, which see their ends.
+    pub programs: Vec<Program>,
 }
 
 impl Machine {
@@ -188,6 +197,14 @@ impl Machine {
                 "file:{}",
                 directory.path().join("console").display()
             ));
+        let mut mappings = vec![mapping(qemu_monitor, 3), mapping(qemu_channel, 4)];
+        let mut programs = Vec::new();
+        for (port, fd) in hardware.ports.iter().zip(5..) {
+            let (ours, qemu) = UnixStream::pair()?;
+            command.args(port.arguments(fd));
+            mappings.push(mapping(qemu, fd));
+            programs.push(port.start(ours, id, origin)?);
+        }
         if hardware.vmgenid {
             command.args(["-device", &format!("vmgenid,guid={id}")]);
         }
@@ -206,7 +223,7 @@ impl Machine {
         };
         let qemu = command
             .args(&hardware.arguments)
-            .fd_mappings(vec![mapping(qemu_monitor, 3), mapping(qemu_channel, 4)])
+            .fd_mappings(mappings)
             .map_err(|error| anyhow!("{error}"))?
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -227,6 +244,7 @@ impl Machine {
             qemu,
             monitor,
             channel,
+            programs,
             directory,
         };
         if let Origin::Saved { .. } = origin {
@@ -301,6 +319,7 @@ impl Machine {
         Ok(Left {
             channel: self.channel.try_clone()?,
             disk,
+            programs: mem::take(&mut self.programs),
         })
     }
 
@@ -324,6 +343,11 @@ impl Machine {
     /// The channel to the guest's init.
     pub fn channel(&self) -> &UnixStream {
         &self.channel
+    }
+
+    /// The programs at its ports, whose machine goes on.
+    pub fn programs(&mut self) -> Vec<Program> {
+        mem::take(&mut self.programs)
     }
 
     /// The console so far.

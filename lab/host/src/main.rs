@@ -22,6 +22,7 @@ mod kernel;
 mod machine;
 mod packages;
 mod page;
+mod port;
 mod products;
 mod qmp;
 mod report;

@@ -14,7 +14,7 @@ use crate::setup::Started;
 /// Starts the guest, runs its command, and returns what the lab exits with.
 pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
     let Started {
-        machine,
+        mut machine,
         mut follower,
         mut stop,
         ..
@@ -30,5 +30,6 @@ pub fn run(setup: &Setup, sink: &mut dyn Sink) -> Result<u8> {
             stop = searched;
         }
     }
-    Ok(follower.conclude(&machine, &stop, "", sink))
+    let status = follower.conclude(&machine, &stop, "", sink);
+    setup.finish(&mut machine, &stop, status, sink)
 }

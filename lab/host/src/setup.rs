@@ -40,6 +40,8 @@ use crate::kernel::Kernel;
 use crate::machine::Hardware;
 use crate::machine::Machine;
 use crate::machine::Origin;
+use crate::port;
+use crate::port::Port;
 use crate::products;
 use crate::say;
 use crate::userspace;
@@ -108,6 +110,12 @@ pub struct GuestOptions {
     /// One more word for the kernel's command line; may be repeated
     #[arg(long, value_name = "WORD")]
     pub append: Vec<String>,
+    /// A virtio-serial port of that name, and a line for a shell whose standard input is the port's
+    /// other end, in the lab's root; may be repeated. It runs for each machine, and for each clone
+    /// again, and must end before the machine can. $MACHINE is “booted” or “resumed”, and $VMGENID
+    /// the machine's VM generation ID
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = clap::value_parser!(Port))]
+    pub port: Vec<Port>,
     /// Boot, even if such a guest has booted before and was saved then
     #[arg(long)]
     pub boot: bool,
@@ -144,6 +152,7 @@ impl GuestOptions {
             disk: None,
             disk_kernel: None,
             append: Vec::new(),
+            port: Vec::new(),
             boot: false,
             qemu_arg: Vec::new(),
             limit: 300,
@@ -366,7 +375,10 @@ impl Setup {
         let initramfs = directory.path().join("initramfs");
         // systemd finds all files when it starts, and what was unpacked for one purpose is not worth
         // keeping.
-        let boots = options.boot || systemd || matches!(userland, Userland::Tree(_));
+        let boots = options.boot
+            || systemd
+            || !options.port.is_empty()
+            || matches!(userland, Userland::Tree(_));
         let start = if boots {
             let mut bootable = Initramfs::bootable()?;
             if systemd {
@@ -438,6 +450,23 @@ impl Setup {
             Start::Boots(initramfs) => initramfs.clone(),
             Start::Booted(booted) => booted.initramfs(),
         }
+    }
+
+    /// Waits for the programs at the machine's ports, if it has come to its end by itself, and ends
+    /// them otherwise. Returns what the lab exits with, which is `status` if that is not zero.
+    pub fn finish(
+        &self,
+        machine: &mut Machine,
+        stop: &Stop,
+        status: u8,
+        sink: &mut dyn Sink,
+    ) -> Result<u8> {
+        let mut limit = Instant::now();
+        if matches!(stop, Stop::Ended(_) | Stop::Searched) {
+            limit += self.limit;
+        }
+        let theirs = port::finish(machine.programs(), limit, sink)?;
+        Ok(if status == 0 { theirs } else { status })
     }
 
     /// Starts the guest, and follows it until its command starts.
@@ -528,6 +557,7 @@ fn apply(options: &GuestOptions, hardware: &mut Hardware) {
     hardware.smp = options.smp;
     hardware.icount = options.icount;
     hardware.vmgenid = !options.no_vmgenid;
+    hardware.ports.clone_from(&options.port);
     hardware.arguments.extend_from_slice(&options.qemu_arg);
     for word in &options.append {
         hardware.append(word);

@@ -74,7 +74,7 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
     let setup = Setup::new(options, &command, Some(size()))?;
     let mut sink = Through;
     let Started {
-        machine,
+        mut machine,
         mut follower,
         mut stop,
         ..
@@ -91,7 +91,8 @@ pub fn run(options: &GuestOptions) -> Result<u8> {
             say::say("the guest is gone");
         }
     }
-    Ok(follower.conclude(&machine, &stop, "", &mut sink))
+    let status = follower.conclude(&machine, &stop, "", &mut sink);
+    setup.finish(&mut machine, &stop, status, &mut sink)
 }
 
 /// Sends what is typed, and the terminal's size when it changes.

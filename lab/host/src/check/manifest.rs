@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use crate::cache;
 use crate::kernel::Choice;
+use crate::port;
 
 /// What the names of manifests end with.
 const SUFFIX: &str = ".test.toml";
@@ -165,6 +166,8 @@ pub struct Guest {
     pub tables: Vec<String>,
     /// More arguments for QEMU.
     pub qemu: Vec<String>,
+    /// Its virtio-serial ports, and lines for a shell whose standard input is the port's other end.
+    pub ports: BTreeMap<String, String>,
     /// More words for the kernel's command line.
     pub append: Vec<String>,
     /// Whether it boots anew each time.
@@ -185,6 +188,7 @@ impl Default for Guest {
             icount: false,
             tables: Vec::new(),
             qemu: Vec::new(),
+            ports: BTreeMap::new(),
             append: Vec::new(),
             boot: false,
             limit: 300,
@@ -348,7 +352,14 @@ impl Run {
             self.guest.packages.is_empty() || self.guest.userspace == Userspace::None,
             "packages: a user space has its own"
         );
+        for name in self.guest.ports.keys() {
+            ensure!(port::is_name(name), "ports: “{name}” is no name of a port");
+        }
         if self.host {
+            ensure!(
+                self.guest.ports.is_empty(),
+                "ports: there is no guest that has any"
+            );
             ensure!(
                 self.clones.is_empty() && self.report.is_none(),
                 "host: there is no guest to be saved, and no kernel that reports"
@@ -484,6 +495,8 @@ mod tests {
             ("status = 1\n", "status"),
             ("at-once = true\n", "at-once"),
             ("host = true\nreport = \"BUG\"\n", "host"),
+            ("[run.guest]\nports = { \"a,b\" = \"x\" }\n", "a,b"),
+            ("host = true\n[run.guest]\nports = { a = \"x\" }\n", "ports"),
             ("commands = [\"twice\"]\n", "commands"),
         ] {
             let error = refused(&format!("{RUN}{more}"));

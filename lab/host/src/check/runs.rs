@@ -31,6 +31,8 @@ use crate::clone::Saved;
 use crate::guest::FAILED;
 use crate::guest::Kept;
 use crate::kernel::Kernel;
+use crate::port::Port;
+use crate::port::Spoken;
 use crate::run;
 use crate::scratch::Scratch;
 use crate::setup::GuestOptions;
@@ -61,14 +63,17 @@ struct Said {
     remarks: String,
     /// What was written to standard output.
     output: String,
+    /// What came of the programs at the machine's ports.
+    spoken: Vec<Spoken>,
 }
 
 impl Said {
     fn new(status: u8, kept: Kept) -> Self {
         Self {
             status,
+            output: kept.output(),
             remarks: kept.remarks,
-            output: String::from_utf8_lossy(&kept.stdout).into_owned(),
+            spoken: kept.spoken,
         }
     }
 }
@@ -97,6 +102,22 @@ fn results(run: &Run, name: &str, kind: Results, wanted: Wanted<'_>, said: &Said
     };
     if kind != Results::None {
         tests.push(ended(name, wanted, said));
+    }
+    tests
+}
+
+/// The results of programs at ports.
+fn at_ports(name: &str, spoken: &[Spoken]) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for spoken in spoken {
+        let name = format!("{name}, {}", spoken.port);
+        tests.extend(tap::parse(&name, &spoken.output));
+        let ended = || {
+            let (status, said) = (spoken.status, shortened(&spoken.output));
+            ensure!(status == 0, "{status}, expected 0: {said}");
+            Ok(())
+        };
+        tests.push(Test::from_result(format!("{name}: exit status"), ended()));
     }
     tests
 }
@@ -167,6 +188,7 @@ fn on_the_host(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
                 .unwrap_or(FAILED),
             remarks: text(&output.stderr),
             output: text(&output.stdout),
+            spoken: Vec::new(),
         };
         tests.extend(results_of(run, number, &said));
     }
@@ -188,13 +210,19 @@ fn results_of(run: &Run, number: usize, said: &Said) -> Vec<Test> {
     results(run, &name, run.results, wanted, said)
 }
 
-/// A guest in which a line for a shell runs.
-fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
+/// A guest in which a line for a shell runs. The programs at its ports share a directory.
+fn setup(run: &Run, kernel: &Kernel, line: &str, shared: &Path) -> Result<Setup> {
     let guest = &run.guest;
     let mut qemu_arg = guest.qemu.clone();
     for table in ingredients::tables(&guest.tables, &run.directory, kernel)? {
         qemu_arg.extend(["-acpitable".into(), format!("file={}", table.display())]);
     }
+    let ports = guest.ports.iter().map(|(name, command)| Port {
+        name: name.clone(),
+        command: command.clone(),
+        directory: run.directory.clone(),
+        environment: vec![("SCRATCH", shared.to_owned())],
+    });
     let options = GuestOptions {
         smp: guest.smp,
         memory: guest.memory.clone(),
@@ -205,6 +233,7 @@ fn setup(run: &Run, kernel: &Kernel, line: &str) -> Result<Setup> {
         boot: guest.boot || !guest.tables.is_empty(),
         qemu_arg,
         append: guest.append.clone(),
+        port: ports.collect(),
         limit: guest.limit,
         ..GuestOptions::plain()
     };
@@ -228,7 +257,8 @@ fn in_a_guest(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
         .iter()
         .map(|command| format!("echo '{MARK} begin'; ({command}); echo \"{MARK} end $?\""))
         .collect();
-    let setup = setup(run, kernel, &lines.join("; "))?;
+    let shared = tempfile::tempdir()?;
+    let setup = setup(run, kernel, &lines.join("; "), shared.path())?;
     let mut kept = Kept::default();
     let status = run::run(&setup, &mut kept)?;
     let whole = Said::new(status, kept);
@@ -253,6 +283,7 @@ fn in_a_guest(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
             status: whole.status,
             remarks: "the guest did not come to it. ".into(),
             output: String::new(),
+            spoken: Vec::new(),
         });
         tests.extend(results_of(run, number, &said));
     }
@@ -263,6 +294,7 @@ fn in_a_guest(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
     };
     let name = format!("{}: the guest ends well", run.name);
     tests.push(Test::from_result(name, result));
+    tests.extend(at_ports(&run.name, &whole.spoken));
     Ok(tests)
 }
 
@@ -278,11 +310,13 @@ fn parts(output: &str) -> impl Iterator<Item = Said> {
                 status: status.trim().parse().unwrap_or(FAILED),
                 remarks: String::new(),
                 output: output.to_owned(),
+                spoken: Vec::new(),
             },
             None => Said {
                 status: FAILED,
                 remarks: "it did not come to its end. ".into(),
                 output: part.to_owned(),
+                spoken: Vec::new(),
             },
         })
         .collect();
@@ -293,12 +327,15 @@ fn in_clones(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
     let [command] = run.commands.as_slice() else {
         bail!("commands: of several nobody knows which one is saved");
     };
-    let setup = setup(run, kernel, command)?;
-    let (saved, before) = Saved::with_output(&setup)?;
+    let shared = tempfile::tempdir()?;
+    let setup = setup(run, kernel, command, shared.path())?;
+    let (saved, kept) = Saved::with_output(&setup)?;
+    let before = kept.output();
     let mut tests = match run.before {
         Before::Tap => tap::parse(&run.name, &before),
         Before::None => Vec::new(),
     };
+    tests.extend(at_ports(&run.name, &kept.spoken));
     let ids: Vec<_> = run.clones.iter().flat_map(|group| &group.ids).collect();
     let mut resumed = if run.at_once {
         // Who waits leaves the processor to others.
@@ -329,6 +366,7 @@ fn in_clones(run: &Run, kernel: &Kernel) -> Result<Vec<Test>> {
             let name = format!("{}, {kind} {} of {}", run.name, number + 1, group.ids.len());
             let wanted = (group.status, group.says.as_deref());
             tests.extend(results(run, &name, group.results, wanted, &said));
+            tests.extend(at_ports(&name, &said.spoken));
             clones.push(Clone {
                 output: said.output,
                 ..clone
