@@ -24,7 +24,16 @@ import subprocess
 import sys
 import time
 
-from sysgenctl_common import check, check_equal, check_has, make_hook, read, run_tests, until
+from sysgenctl_common import (
+    check,
+    check_equal,
+    check_has,
+    make_hook,
+    read,
+    run_tests,
+    sysgenctl,
+    until,
+)
 
 SOCKET = "/run/sysgenid-serve.socket"
 STATE = "/run/sysgenid-serve/state"
@@ -191,6 +200,21 @@ def units_are_frozen_by_configuration():
     shutil.rmtree(f"{HOOKS}/freeze.d")
 
 
+def it_is_one_or_the_other():
+    """Neither touches what the other one has quiesced."""
+    token = prepare()["token"]
+    log = read(LOG)
+    for phase in "pre", "post":
+        ended = sysgenctl("snapshot-hooks", phase, status=1)
+        check_has(ended.err, "sysgenctl serve has quiesced this machine", "/v1/cancel")
+    check(is_frozen(), "it does not stand still")
+    check_equal(read(LOG), log, "the log")
+    call("POST", "/v1/cancel", {"token": token})
+    sysgenctl("snapshot-hooks", "pre")
+    refused("/v1/prepare", {"deadline": 9}, 409, "quiesced_elsewhere")
+    sysgenctl("snapshot-hooks", "post", "--no-units")
+
+
 def a_hook_that_fails_undoes_all():
     """And is named, with what it said."""
     make_hook(f"{HOOKS}/pre.d", "90-bad", "echo it is full; exit 3")
@@ -277,6 +301,7 @@ BEFORE = [
     bad_requests_do_nothing,
     prepare_and_cancel,
     units_are_frozen_by_configuration,
+    it_is_one_or_the_other,
     a_hook_that_fails_undoes_all,
     killed_while_quiescing_it_undoes,
     killed_while_quiesced_it_stays_so,

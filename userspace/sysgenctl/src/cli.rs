@@ -272,7 +272,7 @@ pub struct ServeArguments {
     pub serial: Option<PathBuf>,
 
     /// The directory, in memory, where what is done is noted
-    #[arg(long, value_name = "DIR", default_value = "/run/sysgenid-serve")]
+    #[arg(long, value_name = "DIR", default_value = SERVE_DIR)]
     pub state: PathBuf,
 
     /// What is done when the deadline is over and not all have acknowledged: whether the machine stays
@@ -315,6 +315,9 @@ pub struct HookArguments {
 
 /// Where hooks are if nobody says it.
 pub const HOOKS_DIR: &str = "/etc/sysgenid";
+
+/// Where `serve` notes what it does.
+pub const SERVE_DIR: &str = "/run/sysgenid-serve";
 
 /// What post does when tracked watchers have not acknowledged in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

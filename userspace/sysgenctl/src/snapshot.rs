@@ -24,6 +24,7 @@ use crate::cli::Cli;
 use crate::cli::HOOKS_DIR;
 use crate::cli::OnTimeout;
 use crate::cli::Phase;
+use crate::cli::SERVE_DIR;
 use crate::cli::SnapshotArguments;
 use crate::deadline::Deadline;
 use crate::exit::Failure;
@@ -37,6 +38,7 @@ use crate::hooks::environment;
 use crate::lock::Lock;
 use crate::output::Output;
 use crate::output::count;
+use crate::serve::Store;
 use crate::supervised::Limits;
 use crate::supervised::Signals;
 use crate::supervised::Supervisor;
@@ -122,11 +124,18 @@ fn quiesce(
              removes that"
         )));
     }
+    let served = Store::at(Path::new(SERVE_DIR));
+    not_served(&served)?;
     // All that can be wrong is found before anything is quiesced.
     let hooks = Hooks::list(&arguments.hooks.hooks_dir)?;
     hooks.check()?;
     let generation = watcher.status()?.generation();
     note(&arguments.state, generation)?;
+    // The service may have begun meanwhile. It looks for our note when it has made its own.
+    if let Err(failure) = not_served(&served) {
+        forget(&arguments.state)?;
+        return Err(failure);
+    }
 
     let limits = Limits {
         each: arguments.hooks.hook_timeout,
@@ -188,6 +197,42 @@ fn quiesce(
     Err(failure.and(&undone(&report)))
 }
 
+/// Refuses while `sysgenctl serve` does something with the machine.
+fn not_served(served: &Store) -> Result<(), Failure> {
+    match served.load()?.holds() {
+        None => Ok(()),
+        Some(words) => Err(Failure::Refused(format!(
+            "take no snapshot: {}",
+            held(served, words)
+        ))),
+    }
+}
+
+/// The same for who would thaw what that one has quiesced. A file that cannot be read keeps nobody from
+/// thawing.
+fn not_thawed_for(served: &Store, lines: &mut Vec<String>) -> Result<(), Failure> {
+    match served.load().map(|state| state.holds()) {
+        Ok(None) => Ok(()),
+        Ok(Some(words)) => Err(Failure::Refused(format!(
+            "no hook was run: {}",
+            held(served, words)
+        ))),
+        Err(failure) => {
+            lines.push(format!(
+                "what sysgenctl serve notes is not heeded: {failure}"
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn held(served: &Store, words: &str) -> String {
+    format!(
+        "sysgenctl serve {words}, as {} notes: who called it brings it back, by /v1/resumed or /v1/cancel",
+        served.path().display()
+    )
+}
+
 /// What there is to say of having thawed again.
 fn undone(report: &Quiesced) -> String {
     let not_undone = hooks::failed(&report.undone).join(", ");
@@ -229,9 +274,12 @@ fn thaw(arguments: &SnapshotArguments, signals: &Signals, output: Output) -> Res
     let timeout = arguments.timeout.or(Some(TIMEOUT));
     let opened = Overseer::open();
     let _lock = Lock::take(&arguments.state)?;
-    let hooks = Hooks::of_post(&arguments.hooks.hooks_dir);
     let mut lines = Vec::new();
     let before = noted(&arguments.state, &mut lines);
+    if before.is_none() {
+        not_thawed_for(&Store::at(Path::new(SERVE_DIR)), &mut lines)?;
+    }
+    let hooks = Hooks::of_post(&arguments.hooks.hooks_dir);
     let mut waiting = Waiting {
         arguments,
         signals,
@@ -463,6 +511,42 @@ mod tests {
         assert!(lines[0].ends_with("it is no generation"), "{lines:?}");
         assert_eq!(noted(directory.path(), &mut lines), None);
         assert!(lines[1].contains("is not heeded"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_is_served_is_left_alone() {
+        let directory = tempfile::tempdir().expect("there is room");
+        let served = Store::at(directory.path());
+        let mut lines = Vec::new();
+        not_served(&served).expect("nobody serves");
+        not_thawed_for(&served, &mut lines).expect("nobody serves");
+        let path = directory.path().join("state");
+        let write = |text: &str| fs::write(&path, text).expect("there is room");
+        let state = |phase: &str| {
+            let before = r#"{"instance": 1, "epoch": 2, "generation": 3}"#;
+            format!(
+                r#"{{"phase": "{phase}", "token": null, "before": {before}, "frozen": [], "resume": null,
+                "steps": [], "doing": null, "last": null, "spent": []}}"#
+            )
+        };
+        write(&state("idle"));
+        not_served(&served).expect("it is idle");
+        not_thawed_for(&served, &mut lines).expect("it is idle");
+        for phase in ["preparing", "prepared", "resuming", "held", "undoing"] {
+            write(&state(phase));
+            let refused = not_served(&served).expect_err("it is not idle").to_string();
+            assert!(
+                refused.starts_with("take no snapshot: sysgenctl serve "),
+                "{refused}"
+            );
+            let refused = not_thawed_for(&served, &mut lines).expect_err("it is not idle");
+            assert!(refused.to_string().contains("/v1/cancel"), "{refused}");
+        }
+        assert_eq!(lines, [""; 0]);
+        write("idle");
+        not_served(&served).expect_err("nobody knows");
+        not_thawed_for(&served, &mut lines).expect("somebody has to thaw");
+        assert!(lines[0].contains("is not heeded"), "{lines:?}");
     }
 
     #[test]

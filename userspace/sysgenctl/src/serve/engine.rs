@@ -163,6 +163,11 @@ impl<W: World> Engine<W> {
             state.token = Some(token.clone());
             state.before = before;
         })?;
+        // Who quiesces it by hand notes that before it looks here, and one of the two sees the other.
+        if let Err(refusal) = self.world.check() {
+            self.note(State::spend)?;
+            return Err(refusal);
+        }
         let mut hooks = Value::Null;
         let quiesced = self.quiesce(&frozen, before, ends, &mut hooks);
         if let Err(refusal) = quiesced {

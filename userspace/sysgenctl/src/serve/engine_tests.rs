@@ -202,6 +202,18 @@ fn what_fails_while_quiescing_is_undone() {
 }
 
 #[test]
+fn who_quiesces_it_by_hand_meanwhile_is_left_alone() {
+    let play = Play::new();
+    play.played().meanwhile = Some(Code::QuiescedElsewhere);
+    let engine = play.start();
+    let refusal = prepare(&engine).expect_err("somebody else does it");
+    assert_eq!(refusal.code, Code::QuiescedElsewhere);
+    let played = play.played();
+    assert_eq!(played.log, [""; 0], "something was done");
+    assert_eq!(played.saved.phase, Phase::Idle);
+}
+
+#[test]
 fn what_takes_too_long_while_quiescing_is_undone() {
     let play = Play::new();
     play.played().tick = MINUTE;

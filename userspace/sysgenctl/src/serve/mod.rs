@@ -31,7 +31,7 @@ use self::http::Service;
 use self::listen::Listener;
 use self::machine::Machine;
 use self::machine::spawn;
-use self::state::Store;
+pub use self::state::Store;
 use crate::cli::ServeArguments;
 use crate::exit::Failure;
 use crate::lock::Lock;

@@ -24,6 +24,7 @@ use super::refusal::Code;
 use super::refusal::Refusal;
 use super::request::Expect;
 use super::state::Frozen;
+use super::state::Phase;
 use super::state::State;
 use super::token::Point;
 use super::world::Attempt;
@@ -57,6 +58,8 @@ pub struct Played {
     pub stubborn: Option<PathBuf>,
     /// What fails.
     pub fails: Option<Code>,
+    /// What the service finds when it has begun, and not before.
+    pub meanwhile: Option<Code>,
     /// The policy.
     pub thaws_late: bool,
     /// The clock goes on by that much at each look.
@@ -99,6 +102,7 @@ impl Play {
                 outdated: 0,
                 stubborn: None,
                 fails: None,
+                meanwhile: None,
                 thaws_late: false,
                 tick: Duration::from_millis(1),
                 gate: None,
@@ -198,6 +202,14 @@ impl World for Play {
 
     fn check(&self) -> Result<(), Refusal> {
         self.fails(Code::HookRefused)?;
+        let played = self.played();
+        match played.meanwhile {
+            Some(code) if played.saved.phase == Phase::Preparing => {
+                return Err(Refusal::new(code, "the test wants it"));
+            }
+            _ => {}
+        }
+        drop(played);
         self.fails(Code::QuiescedElsewhere)
     }
 

@@ -45,6 +45,20 @@ pub enum Phase {
     Undoing,
 }
 
+impl Phase {
+    /// What that is to somebody else.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Idle => "serves",
+            Self::Preparing => "is quiescing this machine",
+            Self::Prepared => "has quiesced this machine",
+            Self::Resuming => "is bringing this machine back",
+            Self::Held => "holds this machine quiesced",
+            Self::Undoing => "is thawing this machine",
+        }
+    }
+}
+
 /// What is done in `resumed`, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -196,6 +210,11 @@ pub struct State {
 }
 
 impl State {
+    /// What keeps others from quiescing the machine, or from thawing it, if anything does.
+    pub fn holds(&self) -> Option<&'static str> {
+        (self.phase != Phase::Idle).then(|| self.phase.words())
+    }
+
     /// What was for the token is over.
     pub fn spend(&mut self) {
         self.phase = Phase::Idle;
@@ -225,6 +244,13 @@ impl Store {
         })
     }
 
+    /// In this directory, which need not be there: for who only looks.
+    pub fn at(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+        }
+    }
+
     /// What was written last.
     pub fn load(&self) -> Result<State, Failure> {
         let path = self.path();
@@ -251,7 +277,8 @@ impl Store {
         File::open(&self.directory)?.sync_all()
     }
 
-    fn path(&self) -> PathBuf {
+    /// The file.
+    pub fn path(&self) -> PathBuf {
         self.directory.join("state")
     }
 }
@@ -277,7 +304,9 @@ mod tests {
         };
         store.save(&state).expect("there is room");
         assert_eq!(store.load().expect("it is there"), state);
+        assert_eq!(state.holds(), Some("has quiesced this machine"));
         state.spend();
+        assert_eq!(state.holds(), None);
         store.save(&state).expect("there is room");
         assert_eq!(store.load().expect("it is there"), state);
         let files = fs::read_dir(&store.directory).expect("it is there");
