@@ -94,6 +94,7 @@ build() {
 installs_all() {
 	front_door install || return
 	for file in usr/local/bin/sysgenctl usr/lib/udev/rules.d/60-sysgenid.rules etc/sysgenid/post.d \
+		etc/qemu/fsfreeze-hook.d/sysgenid \
 		usr/lib/ossl-modules/sysgenid.so usr/lib/systemd/system/sysgenid-hooks.service \
 		usr/lib/systemd/system/sysgenid-serve.service usr/lib/systemd/system/sysgenid-serve.socket \
 		usr/lib/systemd/system/ssh.service.d/zz-sysgenid-ssh-fence.conf \

@@ -118,6 +118,16 @@ nothing_is_enabled() {
 	! grep -E 'deb-systemd-invoke (re)?start|systemctl (re)?start' "$work"/scripts/* | diagnose | grep .
 }
 
+# Whoever has changed it keeps it, and the agent can call it.
+hook_is_configuration() {
+	unpacked || return
+	hook=etc/qemu/fsfreeze-hook.d/sysgenid
+	dpkg-deb -I "$FILES"/packages/sysgenid_*.deb conffiles >"$work/conffiles" || return
+	grep -qx "/$hook" "$work/conffiles" || { diagnose "$work/conffiles"; return 1; }
+	# When the package is gone, it may be left, and keeps nobody from freezing.
+	mkdir -p "$work/empty" && PATH=$work/empty "$work/root/$hook" freeze
+}
+
 echo "TAP version 13"
 are_clean "$FILES/packages"
 result $? "lintian has nothing to say"
@@ -137,6 +147,8 @@ module_is_for_the_kernel
 result $? "the module is for its kernel"
 crates_are_named
 result $? "the copyright of crates is told"
+hook_is_configuration
+result $? "the hook of the QEMU guest agent is configuration"
 nothing_is_enabled
 result $? "nothing is enabled or started"
 end_tests

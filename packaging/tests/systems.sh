@@ -22,7 +22,8 @@ compiler_system() {
 
 # plain_system OPTIONS... -- COMMAND...: the same without any compiler, but for a server
 plain_system() {
-	in_system --package openssh-server --package python3 --package xz-utils "$@"
+	in_system --package openssh-server --package python3 --package qemu-guest-agent \
+		--package xz-utils "$@"
 }
 
 in_system() {

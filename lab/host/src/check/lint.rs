@@ -22,10 +22,11 @@ use crate::step::execute_logged;
 use crate::tap::Test;
 
 /// Where Cargo's packages are, in whose style they are written.
-const CARGO: [&str; 5] = [
+const CARGO: [&str; 6] = [
     "Documentation/clones/rust",
     "lab",
     "selftests/awslc",
+    "selftests/guest-agent",
     "selftests/rust",
     "userspace",
 ];
