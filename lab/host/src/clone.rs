@@ -70,6 +70,7 @@ impl<'a> Saved<'a> {
             let status = setup.finish(&mut machine, &stop, status, sink)?;
             return Ok(Err(if status == 0 { FAILED } else { status }));
         }
+        machine.unplug()?;
         let start = Instant::now();
         machine.stop()?;
         let ran_on = start.elapsed();
@@ -146,6 +147,9 @@ impl<'a> Saved<'a> {
         let start = Instant::now();
         let mut machine = Machine::start(&self.setup.hardware, id, self.origin())?;
         let mut follower = self.follower.clone();
+        if let Some(vsock) = &self.setup.vsock {
+            machine.plug(vsock.device(name)?)?;
+        }
         resumed(start.elapsed());
         machine.resume()?;
         let limit = Instant::now() + self.setup.limit;
@@ -187,13 +191,17 @@ pub struct Ready {
 /// Saves the guest and resumes it `clones` times, each with a VM generation ID of its own, or
 /// all with the one that it had. Returns what the lab exits with: the first status that is not
 /// zero.
-pub fn run(setup: &Setup, clones: usize, same_guid: bool) -> Result<u8> {
+pub fn run(setup: &Setup, clones: usize, same_guid: bool, at_once: bool) -> Result<u8> {
     let saved = match Saved::new(setup, &mut Through)? {
         Ok(saved) => saved,
         Err(status) => return Ok(status),
     };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let at_once = (cpus / setup.hardware.smp as usize).clamp(1, clones);
+    let at_once = if at_once {
+        clones
+    } else {
+        (cpus / setup.hardware.smp as usize).clamp(1, clones)
+    };
     let statuses = several(at_once, clones, |number| {
         let name = format!("clone{number}");
         let id = if same_guid { saved.id } else { Uuid::new_v4() };

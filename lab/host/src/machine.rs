@@ -34,6 +34,8 @@ use crate::port::Program;
 use crate::qmp;
 use crate::qmp::Monitor;
 use crate::say;
+use crate::vsock;
+use crate::vsock::Device;
 
 /// How long QEMU may take for what it answers at once on any machine that works.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,6 +129,8 @@ pub struct Machine {
     channel: UnixStream,
     programs: Vec<Program>,
     directory: TempDir,
+    /// The device for vsock that is plugged in. It goes after QEMU.
+    vsock: Option<Device>,
 }
 
 /// What a machine starts from.
@@ -246,6 +250,7 @@ impl Machine {
             channel,
             programs,
             directory,
+            vsock: None,
         };
         if let Origin::Saved { .. } = origin {
             machine.wait_until("load the saved machine", |machine| {
@@ -275,6 +280,54 @@ impl Machine {
             thread::sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Plugs in a device for vsock. In a machine that stands still, the guest finds it when that goes on.
+    pub fn plug(&mut self, mut device: Device) -> Result<()> {
+        if let Some(helper) = &mut device.helper {
+            let path = helper.socket();
+            self.wait_until("connect to its device for vsock", |machine| {
+                helper.check()?;
+                let connected = machine.monitor.execute(&qmp::ChardevAdd {
+                    id: vsock::NAME,
+                    backend: qmp::Backend::Socket {
+                        addr: qmp::Address::Unix { path: &path },
+                        server: false,
+                    },
+                });
+                Ok(connected.is_ok())
+            })?;
+            self.ask(&qmp::DeviceAdd {
+                driver: "vhost-user-vsock-pci",
+                id: vsock::NAME,
+                chardev: Some(vsock::NAME),
+                guest_cid: None,
+            })?;
+        } else {
+            self.ask(&qmp::DeviceAdd {
+                driver: "vhost-vsock-pci",
+                id: vsock::NAME,
+                chardev: None,
+                guest_cid: Some(device.cid),
+            })?;
+        }
+        self.vsock = Some(device);
+        Ok(())
+    }
+
+    /// Pulls it out, if there is one: the guest, which has to run, lets go of it.
+    pub fn unplug(&mut self) -> Result<()> {
+        // It goes when QEMU has let go of it, too.
+        let Some(_device) = self.vsock.take() else {
+            return Ok(());
+        };
+        self.ask(&qmp::DeviceDel { id: vsock::NAME })?;
+        self.wait_until("get its device for vsock back from the guest", |machine| {
+            let devices = machine.ask(&qmp::QomList {
+                path: "/machine/peripheral",
+            })?;
+            Ok(!devices.iter().any(|device| device.name == vsock::NAME))
+        })
     }
 
     /// Stops the machine: the guest's clock and all that it does stand still.

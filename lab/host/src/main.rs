@@ -36,6 +36,7 @@ mod system;
 mod table;
 mod tap;
 mod userspace;
+mod vsock;
 mod window;
 
 use std::path::PathBuf;
@@ -88,6 +89,9 @@ enum Verb {
         /// Resume with the VM generation ID that the machine had: nothing may change then
         #[arg(long)]
         same_guid: bool,
+        /// Resume all of them at the same time, however many processors there are
+        #[arg(long)]
+        at_once: bool,
         #[command(flatten)]
         options: GuestOptions,
         /// The command and its arguments
@@ -258,11 +262,12 @@ fn act(verb: Verb) -> Result<u8> {
         Verb::Clone {
             clones,
             same_guid,
+            at_once,
             options,
             command,
         } => {
             let setup = Setup::new(&options, &command, None)?;
-            clone::run(&setup, usize::from(clones), same_guid)
+            clone::run(&setup, usize::from(clones), same_guid, at_once)
         }
         Verb::Shell { options } => shell::run(&options),
         Verb::System { options, command } => system::run(&options, &command),

@@ -78,7 +78,7 @@ fn external_module(kernel: &Kernel) -> Result<PathBuf> {
 
 /// Modules of a packaged kernel that a guest with systemd has, if it has the hardware. What they
 /// depend on comes along.
-const PACKAGED_MODULES: [&str; 1] = ["virtio_net"];
+const PACKAGED_MODULES: [&str; 3] = ["virtio_net", "vmw_vsock_virtio_transport", "vsock_loopback"];
 
 /// A directory with modules where `modprobe` and udev look for them: some of a packaged kernel's own,
 /// and the driver where `make modules_install` puts it.

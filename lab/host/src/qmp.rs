@@ -151,6 +151,80 @@ pub struct Migration {
     pub error_desc: Option<String>,
 }
 
+/// Connects to what has a device's other half.
+#[derive(Serialize)]
+pub struct ChardevAdd<'a> {
+    /// What the connection is called from now on.
+    pub id: &'a str,
+    /// Where it leads.
+    pub backend: Backend<'a>,
+}
+command!(ChardevAdd<'_>, "chardev-add", Value);
+
+/// Where a connection leads.
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Backend<'a> {
+    /// To a socket.
+    Socket {
+        /// Which one.
+        addr: Address<'a>,
+        /// Whether others connect to it.
+        server: bool,
+    },
+}
+
+/// A socket.
+#[derive(Serialize)]
+#[serde(tag = "type", content = "data", rename_all = "kebab-case")]
+pub enum Address<'a> {
+    /// In the file system.
+    Unix {
+        /// Where.
+        path: &'a Path,
+    },
+}
+
+/// Plugs a device into the machine.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DeviceAdd<'a> {
+    /// What kind of device.
+    pub driver: &'a str,
+    /// What it is called from now on.
+    pub id: &'a str,
+    /// Its connection, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chardev: Option<&'a str>,
+    /// The guest's number, for vsock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest_cid: Option<u32>,
+}
+command!(DeviceAdd<'_>, "device_add", Empty);
+
+/// Asks the guest to let go of a device, which is gone some time later.
+#[derive(Serialize)]
+pub struct DeviceDel<'a> {
+    /// Which one.
+    pub id: &'a str,
+}
+command!(DeviceDel<'_>, "device_del", Empty);
+
+/// Asks what something of the machine is made of.
+#[derive(Serialize)]
+pub struct QomList<'a> {
+    /// Where it is in QEMU's tree.
+    pub path: &'a str,
+}
+command!(QomList<'_>, "qom-list", Vec<Property>);
+
+/// A part of it.
+#[derive(Deserialize)]
+pub struct Property {
+    /// What it is called.
+    pub name: String,
+}
+
 /// Writes a part of the machine's memory to a file.
 #[derive(Serialize)]
 pub struct Pmemsave<'a> {

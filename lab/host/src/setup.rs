@@ -45,6 +45,7 @@ use crate::port::Port;
 use crate::products;
 use crate::say;
 use crate::userspace;
+use crate::vsock::Vsock;
 
 /// For systemd: it starts what a server has, without logins, and without what is due after an update
 /// of packages.
@@ -119,6 +120,11 @@ pub struct GuestOptions {
     /// Boot, even if such a guest has booted before and was saved then
     #[arg(long)]
     pub boot: bool,
+    /// Give the guest a vsock device, at which the host finds it in this directory: “guest”, and its
+    /// clones “clone1” and so on, are Unix sockets that want a line “CONNECT PORT”. Where this machine
+    /// has /dev/vhost-vsock, guest.cid and so on have the guest's number instead
+    #[arg(long, value_name = "DIR")]
+    pub vsock: Option<PathBuf>,
     /// One more argument for QEMU, which makes the guest boot; may be repeated
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub qemu_arg: Vec<String>,
@@ -154,6 +160,7 @@ impl GuestOptions {
             append: Vec::new(),
             port: Vec::new(),
             boot: false,
+            vsock: None,
             qemu_arg: Vec::new(),
             limit: 300,
         }
@@ -291,6 +298,8 @@ pub struct Setup {
     pub hardware: Hardware,
     /// How long it may take.
     pub limit: Duration,
+    /// Where the host finds it by vsock, if it does.
+    pub vsock: Option<Vsock>,
     start: Start,
     /// The archive with the files that come in when it is up.
     files: PathBuf,
@@ -339,7 +348,8 @@ impl Setup {
         terminal: Option<Size>,
     ) -> Result<Self> {
         let systemd = matches!(userland, Userland::System);
-        let hardware = hardware(options, kernel, userland);
+        let mut hardware = hardware(options, kernel, userland);
+        let vsock = vsock(options, &mut hardware)?;
         let module = if options.no_module {
             None
         } else {
@@ -396,6 +406,7 @@ impl Setup {
         Ok(Self {
             hardware,
             limit: Duration::from_secs(options.limit),
+            vsock,
             start,
             files: archive,
             job,
@@ -426,6 +437,7 @@ impl Setup {
         });
         hardware.arguments = disk::credentials();
         apply(options, &mut hardware);
+        let vsock = vsock(options, &mut hardware)?;
         let mut files = Initramfs::default();
         add_all(&mut files, additions)?;
         let archive = directory.path().join("files");
@@ -433,6 +445,7 @@ impl Setup {
         Ok(Self {
             hardware,
             limit: Duration::from_secs(options.limit),
+            vsock,
             start: Start::Boots(directory.path().join("initrd")),
             files: archive,
             job: Job {
@@ -474,7 +487,7 @@ impl Setup {
         let start = Instant::now();
         let limit = start + self.limit;
         let mut follower = Follower::default();
-        let (machine, id, how) = match &self.start {
+        let (mut machine, id, how) = match &self.start {
             Start::Boots(initramfs) => {
                 let id = Uuid::new_v4();
                 let machine = Machine::start(&self.hardware, id, Origin::Boot(initramfs))?;
@@ -491,6 +504,9 @@ impl Setup {
             }
             Start::Booted(booted) => (booted.resume(&self.hardware)?, booted.id, "resumed"),
         };
+        if let Some(vsock) = &self.vsock {
+            machine.plug(vsock.device("guest")?)?;
+        }
         self.send(machine.channel())?;
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
         if stop == Stop::Started {
@@ -565,6 +581,17 @@ fn apply(options: &GuestOptions, hardware: &mut Hardware) {
     if let Some(memory) = &options.memory {
         hardware.memory.clone_from(memory);
     }
+}
+
+/// Where the host finds the machine by vsock, if that is asked for.
+fn vsock(options: &GuestOptions, hardware: &mut Hardware) -> Result<Option<Vsock>> {
+    let Some(directory) = &options.vsock else {
+        return Ok(None);
+    };
+    let vsock = Vsock::new(&cache::from_caller(directory))?;
+    let arguments = vsock.arguments(&hardware.memory);
+    hardware.arguments.extend(arguments);
+    Ok(Some(vsock))
 }
 
 /// Adds what the command line or a manifest names.
