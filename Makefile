@@ -57,10 +57,10 @@ uninstall:
 
 # --- The lab: kernels in QEMU -------------------------------------------------
 
-.PHONY: demo check lint check-debug check-packages check-series shell table bench packages
+.PHONY: demo demo-overseer check lint check-debug check-packages check-series shell table bench packages
 
 # ARGS are arguments of the lab: make check ARGS=--strict
-demo check lint check-debug check-packages shell table:
+demo demo-overseer check lint check-debug check-packages shell table:
 	@lab/lab $@ $(ARGS)
 
 # In each suite that has such kernels, with the compilers of that suite; then the README tells of it.
@@ -82,6 +82,7 @@ packages:
 help:
 	@echo 'In a virtual machine, with a stock kernel that the lab gets and boots:'
 	@echo '  make demo             see a machine cloned twice, and both clones notice'
+	@echo '  make demo-overseer    see three clones that an orchestrator brings back, by sysgenctl serve'
 	@echo '  make check            run all tests'
 	@echo '  make lint             look at the source: style, lints, licences, documentation'
 	@echo '  make check-debug      run the tests in kernels that catch mistakes, which the lab'

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::IsTerminal;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,6 +18,7 @@ use anyhow::Result;
 use anyhow::bail;
 use uuid::Uuid;
 
+use crate::cache;
 use crate::clone::Saved;
 use crate::guest::FAILED;
 use crate::guest::Sink;
@@ -147,6 +150,20 @@ impl Claims {
     fn add(&mut self, claim: impl Into<String>, held: bool) {
         self.0.push((claim.into(), held));
     }
+}
+
+/// Runs the demonstration of the overseer, which is a program of its own that calls the lab, and
+/// returns what the lab exits with.
+pub fn overseer() -> Result<u8> {
+    let tool = env::var("LAB_TOOL").context("the lab's tool is started by lab/lab")?;
+    let status = Command::new("python3")
+        .arg("-B")
+        .arg(cache::source("demo/overseer.py"))
+        .env("LAB", Path::new(&tool).join("lab"))
+        .env(cache::INSIDE, "1")
+        .status()
+        .context("cannot start python3")?;
+    Ok(if status.success() { 0 } else { FAILED })
 }
 
 /// Runs the demonstration and returns what the lab exits with.

@@ -130,6 +130,9 @@ enum Verb {
     },
     /// Show what the module does: a machine that is cloned twice, side by side
     Demo,
+    /// Show what an orchestrator calls: a machine that is quiesced, saved, and resumed three times at
+    /// once, and what holds each of the clones up
+    DemoOverseer,
     /// Measure what the device costs, beside what programs would use instead
     Bench {
         /// Measure these parts only
@@ -285,6 +288,7 @@ fn act(verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Demo => demo::run(),
+        Verb::DemoOverseer => demo::overseer(),
         Verb::Bench {
             parts,
             output,

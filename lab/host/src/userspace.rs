@@ -32,13 +32,14 @@ pub const PACKAGES: [&str; 8] = [
 ];
 
 /// What a guest with `--systemd` is made of.
-pub const SYSTEM: [&str; 14] = [
+pub const SYSTEM: [&str; 15] = [
     "base-files",
     "coreutils",
     "dash",
     "kmod",
     "libseccomp2",
     "libssl3t64",
+    "nginx",
     "openssh-client",
     "openssh-server",
     "openssl",

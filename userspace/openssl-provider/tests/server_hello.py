@@ -144,4 +144,5 @@ def main():
     print(f"# random {random}\n# key {key}")
 
 
-main()
+if __name__ == "__main__":
+    main()
