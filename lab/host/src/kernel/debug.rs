@@ -7,6 +7,7 @@
 //! the whole kernel are kept, and only the driver is built again when it has changed.
 
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::fs::File;
@@ -42,13 +43,6 @@ const OTHERS: [(&str, &str); 3] = [
     ("include/linux/sysgenid.h", "include/linux/sysgenid.h"),
     ("uapi/linux/sysgenid.h", "include/uapi/linux/sysgenid.h"),
     ("selftests", "tools/testing/selftests/sysgenid"),
-];
-
-/// What of that has no place in a tree: Cargo packages, which are formatted by the rules of their
-/// edition, and not by those of the tree.
-const NOT_FOR_A_TREE: [&str; 2] = [
-    "tools/testing/selftests/sysgenid/awslc",
-    "tools/testing/selftests/sysgenid/rust",
 ];
 
 /// The lines that make the driver a part of the tree, in files of drivers/virt.
@@ -353,11 +347,28 @@ fn mount_checkout(tree: &Path) -> Result<()> {
     }
     for (from, to) in OTHERS {
         bind(Path::new(from), &tree.join(to))?;
-    }
-    for package in NOT_FOR_A_TREE {
-        empty(&tree.join(package))?;
+        for package in cargo_packages(Path::new(from))? {
+            empty(&tree.join(to).join(package))?;
+        }
     }
     Ok(())
+}
+
+/// What of a directory of the checkout has no place in a tree: Cargo packages, which are formatted by the
+/// rules of their edition, and not by those of the tree.
+fn cargo_packages(directory: &Path) -> Result<Vec<OsString>> {
+    let directory = Path::new(cache::SOURCE).join(directory);
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut packages = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").exists() {
+            packages.push(entry.file_name());
+        }
+    }
+    Ok(packages)
 }
 
 /// Keeps the objects of all kernels as they are, for as long as the result lives.
