@@ -215,6 +215,26 @@ def it_is_one_or_the_other():
     sysgenctl("snapshot-hooks", "post", "--no-units")
 
 
+def what_another_has_frozen_is_left_alone():
+    """Nothing is quiesced, by itself or by the group that it is in."""
+    log = read(LOG)
+    path = systemctl("show", "--value", "--property=ControlGroup", UNIT)
+    inner = f"/sys/fs/cgroup{path}/inner"
+    os.mkdir(inner)
+    for group in path, f"{path}/inner":
+        for state in "1", "0":
+            with open(f"/sys/fs/cgroup{path}/cgroup.freeze", "w", encoding="utf-8") as freezer:
+                freezer.write(state)
+            until("it does as it is told", lambda wanted=state == "1": is_frozen() == wanted)
+            if state == "1":
+                body = {"deadline": 9, "freeze": [group]}
+                refused("/v1/prepare", body, 409, "already_frozen")
+                check(is_frozen(), "it goes on")
+    os.rmdir(inner)
+    check_equal(read(LOG), log, "the log")
+    check_equal(call("GET", "/v1/status")["phase"], "idle", "the phase")
+
+
 def a_hook_that_fails_undoes_all():
     """And is named, with what it said."""
     make_hook(f"{HOOKS}/pre.d", "90-bad", "echo it is full; exit 3")
@@ -302,6 +322,7 @@ BEFORE = [
     prepare_and_cancel,
     units_are_frozen_by_configuration,
     it_is_one_or_the_other,
+    what_another_has_frozen_is_left_alone,
     a_hook_that_fails_undoes_all,
     killed_while_quiescing_it_undoes,
     killed_while_quiesced_it_stays_so,

@@ -67,6 +67,15 @@ pub fn can_freeze(path: &Path) -> bool {
     file(path, "cgroup.freeze").exists()
 }
 
+/// Whether all processes in it stand still, by its own freezer or by that of one that it is in.
+///
+/// # Errors
+///
+/// It is not there.
+pub fn stands_still(path: &Path) -> io::Result<bool> {
+    Ok(is_frozen(&fs::read_to_string(file(path, "cgroup.events"))?))
+}
+
 /// Makes all processes in it, and below it, stand still, and waits until they do.
 ///
 /// # Errors
@@ -75,7 +84,7 @@ pub fn can_freeze(path: &Path) -> bool {
 pub fn freeze(path: &Path, deadline: &Deadline) -> io::Result<()> {
     fs::write(file(path, "cgroup.freeze"), "1")?;
     loop {
-        if is_frozen(&fs::read_to_string(file(path, "cgroup.events"))?) {
+        if stands_still(path)? {
             return Ok(());
         }
         if deadline.is_over() {
@@ -174,5 +183,6 @@ mod tests {
     fn one_that_is_gone_is_thawed() {
         assert!(thaw(Path::new("/no/such/group")).is_ok());
         assert!(freeze(Path::new("/no/such/group"), &Deadline::after(None)).is_err());
+        assert!(stands_still(Path::new("/no/such/group")).is_err());
     }
 }

@@ -155,6 +155,26 @@ fn check_place(place: &Path, name: &str, protected: &[PathBuf]) -> Result<(), Re
     }
 }
 
+/// Refuses a control group that stands still: whoever has seen to that does not expect it to go on, and
+/// who is in it cannot acknowledge until it does.
+fn check_running(group: &Frozen) -> Result<(), Refusal> {
+    let failed = |error| {
+        let message = format!(
+            "whether {} stands still cannot be read: {error}",
+            group.name
+        );
+        Refusal::new(Code::FreezeFailed, message)
+    };
+    if cgroup::stands_still(&group.cgroup).map_err(failed)? {
+        let message = format!(
+            "{} stands still already: whoever has frozen it has to thaw it first",
+            group.name
+        );
+        return Err(Refusal::new(Code::AlreadyFrozen, message));
+    }
+    Ok(())
+}
+
 /// Refuses two of which one is in the other: neither could go on by itself.
 fn check_nesting(frozen: &[Frozen]) -> Result<(), Refusal> {
     for (index, outer) in frozen.iter().enumerate() {
@@ -250,6 +270,7 @@ impl World for Machine {
             frozen.push(Frozen { name, cgroup });
         }
         check_nesting(&frozen)?;
+        frozen.iter().try_for_each(check_running)?;
         Ok(frozen)
     }
 

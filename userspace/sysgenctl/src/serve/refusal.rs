@@ -51,6 +51,8 @@ pub enum Code {
     AlreadyPrepared,
     /// Somebody else has quiesced it.
     QuiescedElsewhere,
+    /// Somebody else has made it stand still.
+    AlreadyFrozen,
     /// Nothing is quiesced.
     NotPrepared,
     /// What the token is for is over.
@@ -115,6 +117,7 @@ impl Code {
             Self::Busy
             | Self::AlreadyPrepared
             | Self::QuiescedElsewhere
+            | Self::AlreadyFrozen
             | Self::NotPrepared
             | Self::TokenSpent
             | Self::TokenOfAnotherSnapshot
