@@ -46,6 +46,8 @@ mod why;
 use std::io::Write;
 use std::process::ExitCode;
 
+#[cfg(fuzzing)]
+pub use self::serve::fuzz;
 use crate::cli::Cli;
 use crate::cli::Verb;
 use crate::exit::Exit;

@@ -180,8 +180,8 @@ impl Display for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::tests::watcher;
-    use crate::table::tests::watchers;
+    use crate::table::made::watcher;
+    use crate::table::made::watchers;
 
     fn state(last_change: LastChange, vmgenid: Vmgenid, pending: Option<bool>) -> State {
         State {

@@ -211,8 +211,9 @@ fn cut(text: &str, room: usize) -> String {
     format!("{kept}…")
 }
 
-#[cfg(test)]
-pub mod tests {
+/// Tables that tests are about.
+#[cfg(any(test, fuzzing))]
+pub mod made {
     use super::*;
 
     pub fn watcher(pid: u32, tracked: bool, outdated: bool) -> Watcher {
@@ -235,6 +236,13 @@ pub mod tests {
             unreadable_processes,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::made::watcher;
+    use super::made::watchers;
+    use super::*;
 
     struct Wide<'a>(&'a Watchers, usize);
 

@@ -347,8 +347,8 @@ pub mod tests {
     use crate::exit::Exit;
     use crate::followers::Result::Done;
     use crate::followers::tests::unit;
-    use crate::table::tests::watcher;
-    use crate::table::tests::watchers;
+    use crate::table::made::watcher;
+    use crate::table::made::watchers;
 
     pub fn all_waited() -> AllWaited {
         AllWaited {

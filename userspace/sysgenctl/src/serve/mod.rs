@@ -6,13 +6,15 @@ mod api;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod http;
 #[cfg(test)]
 mod http_tests;
 mod listen;
 mod machine;
 mod metrics;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod play;
 mod refusal;
 mod request;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A machine for the unit tests, that is killed, or fails, where they say.
+//! A machine for the unit tests and the fuzzers, that is killed, or fails, where they say.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -33,8 +33,8 @@ use super::world::Seen;
 use super::world::Stage;
 use super::world::World;
 use crate::table::Watchers;
-use crate::table::tests::watcher;
-use crate::table::tests::watchers;
+use crate::table::made::watcher;
+use crate::table::made::watchers;
 
 /// What is left when the service was killed.
 pub struct Played {

@@ -118,7 +118,7 @@ impl<W: World + 'static, O: Write + Send + 'static> Port<W, O> {
 }
 
 /// The answer to a line; `None` is one that was too long.
-fn answer<W: World>(engine: &Engine<W>, line: Option<&[u8]>) -> Value {
+pub fn answer<W: World>(engine: &Engine<W>, line: Option<&[u8]>) -> Value {
     let too_long = || {
         Refusal::new(
             Code::BodyTooLarge,
@@ -144,6 +144,13 @@ fn answered(id: &Value, reply: Reply) -> Value {
         Body::Metrics(text) => text.into(),
     };
     json!({ "id": id, "status": reply.status, "body": body })
+}
+
+/// All lines, up to the end.
+#[cfg(fuzzing)]
+pub fn all_lines(said: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let mut lines = Lines(BufReader::new(said));
+    std::iter::from_fn(|| lines.next().ok()).collect()
 }
 
 /// Lines that have an end to their length.
