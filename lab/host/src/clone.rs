@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use anyhow::anyhow;
+use anyhow::ensure;
 use uuid::Uuid;
 
 use crate::guest::FAILED;
@@ -158,6 +159,19 @@ impl<'a> Saved<'a> {
         self.setup.finish(&mut machine, &stop, status, sink)
     }
 
+    /// Resumes one clone with an ID of its own, whose command has to succeed, and returns what it has said.
+    pub fn resume_well(&self, name: &str) -> Result<Kept> {
+        let mut kept = Kept::default();
+        let status = self.resume(name, Uuid::new_v4(), &mut kept, |_| ())?;
+        let said = String::from_utf8_lossy(&kept.stderr);
+        ensure!(
+            status == 0,
+            "{name}: exit status {status}: {said}{}",
+            kept.remarks
+        );
+        Ok(kept)
+    }
+
     /// Resumes one clone, and ends it as soon as its command says `READY` once more.
     pub fn resume_until_ready(&self, id: Uuid, kept: &mut Kept) -> Result<Ready> {
         let start = Instant::now();
@@ -254,8 +268,6 @@ pub fn several<T: Send>(
 
 #[cfg(test)]
 mod tests {
-    use anyhow::ensure;
-
     use super::*;
 
     #[test]

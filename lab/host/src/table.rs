@@ -20,13 +20,11 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
-use uuid::Uuid;
 
 use self::debian::Debian;
 use crate::cache;
 use crate::clone::Saved;
 use crate::guest::FAILED;
-use crate::guest::Kept;
 use crate::kernel;
 use crate::kernel::Kernel;
 use crate::page::Marks;
@@ -585,15 +583,7 @@ impl Scene {
 /// Resumes a clone, and returns what its witness says. The generation has changed where there is
 /// one.
 fn resume(saved: &Saved<'_>, name: &str, module: bool) -> Result<String> {
-    let mut kept = Kept::default();
-    let status = saved.resume(name, Uuid::new_v4(), &mut kept, |_| ())?;
-    let errors = String::from_utf8_lossy(&kept.stderr).into_owned();
-    ensure!(
-        status == 0,
-        "{name} exits with {status}: {}{errors}",
-        kept.remarks
-    );
-    let output = String::from_utf8(kept.stdout)?;
+    let output = String::from_utf8(saved.resume_well(name)?.stdout)?;
     let generation = if module { "1" } else { "none" };
     ensure!(
         output

@@ -11,13 +11,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use anyhow::Result;
-use anyhow::anyhow;
 use anyhow::ensure;
-use uuid::Uuid;
 
 use crate::cache;
 use crate::clone::Saved;
-use crate::guest::Kept;
 use crate::kernel;
 use crate::kernel::Choice;
 use crate::kernel::Kernel;
@@ -178,13 +175,8 @@ impl Scene {
         let setup = Setup::with(options, kernel, userland, &[program], &command, None)?;
         let (saved, _) = Saved::with_output(&setup)?;
         let timelines = (1..=clones).map(|number| {
-            let mut kept = Kept::default();
             let name = format!("clone {number}");
-            let status = saved.resume(&name, Uuid::new_v4(), &mut kept, |_| ())?;
-            if status != 0 {
-                return Err(anyhow!("exit status {status}: {}", kept.remarks));
-            }
-            Timeline::parse(&String::from_utf8_lossy(&kept.stdout)).context(name)
+            Timeline::parse(&saved.resume_well(&name)?.output()).context(name)
         });
         Ok(Self {
             name: format!("{} CPU{plural}, {load}", options.smp),

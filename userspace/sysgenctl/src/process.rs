@@ -41,6 +41,31 @@ pub struct Process {
     directory: PathBuf,
 }
 
+/// What the kernel says first of a process in `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat<'a> {
+    /// A letter.
+    pub state: &'a str,
+    /// Its parent's number.
+    pub parent: i32,
+    /// That of its process group.
+    pub group: i32,
+}
+
+impl<'a> Stat<'a> {
+    /// By its text, if it is there.
+    pub fn of(text: &'a str) -> Option<Self> {
+        // The name before that can have anything in it.
+        let (_, rest) = text.rsplit_once(") ")?;
+        let mut words = rest.split(' ');
+        Some(Self {
+            state: words.next()?,
+            parent: words.next()?.parse().ok()?,
+            group: words.next()?.parse().ok()?,
+        })
+    }
+}
+
 /// A part of a file that a process has mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -318,6 +343,13 @@ mod tests {
             directory: directory.path().to_owned(),
         };
         (directory, process)
+    }
+
+    #[test]
+    fn names_of_processes_confuse_nobody() {
+        let stat = Stat::of("7 (a) S 1 2) S 3 4 5 6").expect("it has all");
+        assert_eq!((stat.state, stat.parent, stat.group), ("S", 3, 4));
+        assert_eq!(Stat::of(""), None);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io;
 use std::io::Read;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::fchown;
 use std::path::Path;
 use std::path::PathBuf;
@@ -157,6 +159,20 @@ impl Candidate {
     }
 }
 
+/// Writes a file that may be there already and is ours, with this mode.
+pub fn put(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut new = tempfile::Builder::new()
+        .prefix(".sysgenctl-")
+        .tempfile_in(directory)?;
+    new.write_all(text)?;
+    new.as_file()
+        .set_permissions(Permissions::from_mode(mode))?;
+    new.as_file().sync_all()?;
+    new.persist(path)?;
+    File::open(directory)?.sync_all()
+}
+
 /// What else belongs to a file: its label (`SELinux`), its access control list. Where there are no such
 /// things there are none to copy.
 fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
@@ -178,7 +194,6 @@ fn copy_attributes(from: &File, to: &File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::fs::symlink;
 
     use super::*;

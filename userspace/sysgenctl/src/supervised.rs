@@ -38,6 +38,7 @@ use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
 use crate::command::End;
+use crate::process::Stat;
 
 /// How much of what a command says is kept: its beginning.
 const KEPT: usize = 64 << 10;
@@ -245,12 +246,8 @@ pub fn is_alive(group: Pid) -> bool {
 
 /// Whether the process is of that group, and has not ended, by its stat in /proc.
 fn runs_in(stat: &str, group: Pid) -> bool {
-    // The name before that can have anything in it.
-    let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let mut words = rest.split(' ');
-    let (state, number) = (words.next(), words.nth(1));
-    let is_of_group = number.and_then(|number| number.parse().ok()) == Some(group.as_raw_pid());
-    is_of_group && !matches!(state, Some("Z" | "X"))
+    Stat::of(stat)
+        .is_some_and(|stat| stat.group == group.as_raw_pid() && !matches!(stat.state, "Z" | "X"))
 }
 
 /// What a command says.

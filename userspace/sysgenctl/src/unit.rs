@@ -6,10 +6,7 @@ use std::env;
 use std::fmt;
 use std::fmt::Display;
 use std::fs;
-use std::fs::Permissions;
 use std::io;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -21,6 +18,7 @@ use crate::exit::Failure;
 use crate::followers::systemctl;
 use crate::output::Output;
 use crate::output::plain;
+use crate::replace;
 use crate::unit_file::How;
 use crate::unit_file::MARK;
 use crate::unit_file::MIXED;
@@ -78,15 +76,7 @@ impl Change {
         let write = || -> io::Result<()> {
             let directory = self.path.parent().unwrap_or(Path::new("/"));
             fs::create_dir_all(directory)?;
-            let mut new = tempfile::Builder::new()
-                .prefix(".sysgenctl-")
-                .tempfile_in(directory)?;
-            new.write_all(text.as_bytes())?;
-            new.as_file()
-                .set_permissions(Permissions::from_mode(0o644))?;
-            new.as_file().sync_all()?;
-            new.persist(&self.path)?;
-            Ok(())
+            replace::put(&self.path, text.as_bytes(), 0o644)
         };
         write().map_err(Failure::io(format!("write {}", self.path.display())))
     }
@@ -352,6 +342,8 @@ impl Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

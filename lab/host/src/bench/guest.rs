@@ -81,7 +81,7 @@ pub fn output_in(
         command.join(" "),
         kept.remarks
     );
-    Ok(String::from_utf8_lossy(&kept.stdout).into_owned())
+    Ok(kept.output())
 }
 
 /// What a program has printed: a value on each line.

@@ -10,13 +10,11 @@ use anyhow::ensure;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use super::Measured;
 use super::guest;
 use super::table::Table;
 use crate::clone::Saved;
-use crate::guest::Kept;
 use crate::kernel::Kernel;
 use crate::setup::GuestOptions;
 use crate::setup::Setup;
@@ -210,16 +208,8 @@ fn clones<T: DeserializeOwned>(
         let (saved, _) = Saved::with_output(&setup)?;
         let mut all = Vec::new();
         for turn in 1..=number {
-            let mut kept = Kept::default();
-            let name = format!("clone {turn}");
-            let status = saved.resume(&name, Uuid::new_v4(), &mut kept, |_| ())?;
-            let said = String::from_utf8_lossy(&kept.stderr);
-            ensure!(
-                status == 0,
-                "{name}: exit status {status}: {said}{}",
-                kept.remarks
-            );
-            all.extend(guest::parse::<T>(&String::from_utf8_lossy(&kept.stdout))?);
+            let kept = saved.resume_well(&format!("clone {turn}"))?;
+            all.extend(guest::parse::<T>(&kept.output())?);
         }
         Ok(all)
     })

@@ -35,6 +35,20 @@ struct Fake {
     never: OwnedFd,
 }
 
+impl Fake {
+    /// One that nothing has become of, and what keeps its descriptor from being readable.
+    fn new() -> (Self, OwnedFd) {
+        let (never, quiet) = pipe_with(PipeFlags::CLOEXEC).expect("there is room");
+        let shared = Rc::default();
+        let fake = Self {
+            shared,
+            told: 0,
+            never,
+        };
+        (fake, quiet)
+    }
+}
+
 impl Device for Fake {
     fn fd(&self) -> BorrowedFd<'_> {
         self.never.as_fd()
@@ -83,14 +97,9 @@ struct Play<'a> {
 
 impl<'a> Play<'a> {
     fn start(arguments: &'a ExecArguments) -> Self {
-        let (never, quiet) = pipe_with(PipeFlags::CLOEXEC).expect("there is room");
-        let shared = Rc::new(Shared::default());
+        let (device, quiet) = Fake::new();
+        let shared = Rc::clone(&device.shared);
         shared.settles.set(true);
-        let device = Fake {
-            shared: Rc::clone(&shared),
-            told: 0,
-            never,
-        };
         let exec = Exec::new(arguments, device, arguments.command.clone());
         let mut exec = exec.expect("there is room");
         let started = exec.start().expect("it can be started");
@@ -136,6 +145,13 @@ impl<'a> Play<'a> {
         while start.elapsed() < time {
             self.step();
         }
+    }
+
+    /// Until another one runs than that.
+    fn until_another(&mut self, than: Option<i32>) {
+        self.until("another one", |play| {
+            play.pid().is_some() && play.pid() != than
+        });
     }
 
     fn until_up(&mut self) {
@@ -186,13 +202,7 @@ fn it_exits_with_the_programs_status() {
 #[test]
 fn nothing_is_started_while_a_change_is_due() {
     let arguments = arguments(&["--start-timeout", "50ms"], "exit 0");
-    let (never, _quiet) = pipe_with(PipeFlags::CLOEXEC).expect("there is room");
-    let shared = Rc::new(Shared::default());
-    let device = Fake {
-        shared: Rc::clone(&shared),
-        told: 0,
-        never,
-    };
+    let (device, _quiet) = Fake::new();
     let exec = Exec::new(&arguments, device, arguments.command.clone());
     let mut exec = exec.expect("there is room");
     let failure = exec.start().expect_err("it is not settled");
@@ -207,9 +217,7 @@ fn a_change_restarts_it_and_is_acknowledged_when_it_is_up() {
     play.until_up();
     let first = play.pid();
     play.change();
-    play.until("another one", |play| {
-        play.pid().is_some() && play.pid() != first
-    });
+    play.until_another(first);
     assert_eq!(play.acked(), 0);
     play.until_up();
     assert_eq!(play.acked(), 1);
@@ -223,53 +231,41 @@ fn a_change_while_it_comes_up_restarts_it_again() {
     play.go_on(Duration::from_millis(100));
     let second = play.pid();
     play.change();
-    play.until("another one", |play| {
-        play.pid().is_some() && play.pid() != second
-    });
+    play.until_another(second);
     assert_eq!(play.acked(), 0);
     play.until_up();
     assert_eq!(play.acked(), 2);
 }
 
-#[test]
-fn who_does_not_end_is_killed_with_all_that_is_left() {
+/// Has a program restarted that leaves another one running, and notes its number where `LEFT` stands:
+/// that one has ended by then.
+fn nothing_is_left(options: &[&str], script: &str) {
     let directory = tempfile::tempdir().expect("there is room");
     let path = directory.path().join("left");
-    let script = format!(
-        "trap '' TERM; sleep 1000 & echo $! >>{}; while :; do sleep 0.05; done",
-        path.display()
-    );
-    let arguments = arguments(&["--stop-timeout", "200ms", "--up-after", "1ms"], &script);
+    let script = script.replace("LEFT", &path.display().to_string());
+    let arguments = arguments(options, &script);
     let mut play = Play::start(&arguments);
     let left = || fs::read_to_string(&path).unwrap_or_default();
     play.until("it runs", |_| left().ends_with('\n'));
     let first = play.pid();
     play.change();
-    play.until("another one", |play| {
-        play.pid().is_some() && play.pid() != first
-    });
+    play.until_another(first);
     let left = left();
     let stat = fs::read_to_string(format!("/proc/{}/stat", left.lines().next().expect("one")));
     assert!(!stat.is_ok_and(|stat| !stat.contains(") Z ")), "it lives");
 }
 
 #[test]
+fn who_does_not_end_is_killed_with_all_that_is_left() {
+    nothing_is_left(
+        &["--stop-timeout", "200ms", "--up-after", "1ms"],
+        "trap '' TERM; sleep 1000 & echo $! >>LEFT; while :; do sleep 0.05; done",
+    );
+}
+
+#[test]
 fn what_it_leaves_running_ends_before_it_is_started_again() {
-    let directory = tempfile::tempdir().expect("there is room");
-    let path = directory.path().join("left");
-    let script = format!("sleep 1000 & echo $! >>{}; wait", path.display());
-    let arguments = arguments(&["--up-after", "1ms"], &script);
-    let mut play = Play::start(&arguments);
-    let left = || fs::read_to_string(&path).unwrap_or_default();
-    play.until("it runs", |_| left().ends_with('\n'));
-    let first = play.pid();
-    play.change();
-    play.until("another one", |play| {
-        play.pid().is_some() && play.pid() != first
-    });
-    let left = left();
-    let stat = fs::read_to_string(format!("/proc/{}/stat", left.lines().next().expect("one")));
-    assert!(!stat.is_ok_and(|stat| !stat.contains(") Z ")), "it lives");
+    nothing_is_left(&["--up-after", "1ms"], "sleep 1000 & echo $! >>LEFT; wait");
 }
 
 #[test]

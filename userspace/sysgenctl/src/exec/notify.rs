@@ -30,6 +30,8 @@ use rustix::net::sockopt::set_socket_passcred;
 use rustix::process::Pid;
 use sd_notify::NotifyState;
 
+use crate::process::Stat;
+
 /// No message of the protocol is longer.
 const LONGEST: usize = 4096;
 /// How many processes there may be between the program and one of its that speaks.
@@ -171,23 +173,15 @@ fn is_of(program: Pid, process: Pid) -> bool {
             return true;
         }
         let stat = fs::read_to_string(format!("/proc/{at}/stat")).unwrap_or_default();
-        let Some((parent, group)) = parent_and_group(&stat) else {
+        let Some(stat) = Stat::of(&stat) else {
             return false;
         };
-        if group == program.as_raw_pid() {
+        if stat.group == program.as_raw_pid() {
             return true;
         }
-        at = parent;
+        at = stat.parent;
     }
     false
-}
-
-/// By a process's stat in /proc.
-fn parent_and_group(stat: &str) -> Option<(i32, i32)> {
-    // The name before that can have anything in it.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut words = rest.split(' ').skip(1);
-    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -248,12 +242,5 @@ mod tests {
         assert!(!is_of(pid, getpid()));
         child.kill().expect("it is ours");
         child.wait().expect("it is ours");
-    }
-
-    #[test]
-    fn names_of_processes_confuse_nobody() {
-        let stat = "7 (a) S 1 2) S 3 4 5 6";
-        assert_eq!(parent_and_group(stat), Some((3, 4)));
-        assert_eq!(parent_and_group(""), None);
     }
 }

@@ -7,9 +7,7 @@
 //! is quiesced, and no such file.
 
 use std::fs;
-use std::fs::File;
 use std::io;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,6 +20,7 @@ use super::request::Expect;
 use super::token::Point;
 use super::token::Token;
 use crate::exit::Failure;
+use crate::replace;
 
 /// How many tokens are remembered of which all is over.
 const SPENT: usize = 64;
@@ -268,13 +267,7 @@ impl Store {
 
     /// Writes it, so that whoever reads it, at any moment, finds the old one or the new one.
     pub fn save(&self, state: &State) -> io::Result<()> {
-        let mut new = tempfile::Builder::new()
-            .prefix(".state-")
-            .tempfile_in(&self.directory)?;
-        new.write_all(&serde_json::to_vec(state)?)?;
-        new.as_file().sync_all()?;
-        new.persist(self.path())?;
-        File::open(&self.directory)?.sync_all()
+        replace::put(&self.path(), &serde_json::to_vec(state)?, 0o600)
     }
 
     /// The file.
