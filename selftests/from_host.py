@@ -118,14 +118,14 @@ class Lab:
             if line.startswith("lab: "):
                 print(line, end="", file=sys.stderr, flush=True)
 
-    def until(self, what, condition):
+    def until(self, what, condition, pause=0.05):
         """Waits until the condition holds, for as long as the lab runs, but not for ever."""
         end = time.monotonic() + MUCH
         while not condition():
             if self.process.poll() is not None or time.monotonic() > end:
                 print("\n".join(self.lines), file=sys.stderr)
                 raise TimeoutError(f"in vain waited for: {what}")
-            time.sleep(0.05)
+            time.sleep(pause)
 
     def time_of(self, start):
         """When the first line came that begins so, or nothing."""

@@ -146,8 +146,9 @@ def the_host_has_it_quiesced():
 
 
 def the_clone_is_reached():
-    """By a device and a port that it did not have when it was saved."""
-    lab.until("the clone answers", clone.answers)
+    """By a device and a port that it did not have when it was saved, and by who calls as early as
+    it can be found."""
+    lab.until("the clone answers", clone.answers, pause=0)
     check_equal(phase(clone), "prepared", "the phase")
     check_equal(clone.call("GET", "/ready")[0], 503, "the status of /ready")
 

@@ -154,6 +154,7 @@ impl<'a> Saved<'a> {
         resumed(start.elapsed());
         machine.resume()?;
         let limit = Instant::now() + self.setup.limit;
+        machine.open_vsock()?;
         let stop = follower.follow(machine.channel(), limit, false, sink)?;
         let status = follower.conclude(&machine, &stop, name, sink);
         self.setup.finish(&mut machine, &stop, status, sink)

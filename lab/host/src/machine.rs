@@ -38,7 +38,10 @@ use crate::vsock;
 use crate::vsock::Device;
 
 /// How long QEMU may take for what it answers at once on any machine that works.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Where devices that were plugged in are in QEMU's tree.
+const PLUGGED: &str = "/machine/peripheral";
 
 /// The kernel's command line: the whole log on the serial port, and the end of the machine
 /// (which is started with -no-reboot) at the first oops.
@@ -315,17 +318,35 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until the running guest has taken its device for vsock, if it has one, and lets the host
+    /// find it. What the guest says meanwhile is not lost.
+    pub fn open_vsock(&mut self) -> Result<()> {
+        let Some(device) = self.vsock.take() else {
+            return Ok(());
+        };
+        self.wait_until("see the guest take its device for vsock", |machine| {
+            let state = machine.monitor.execute(&qmp::QueryVirtioStatus {
+                path: &format!("{PLUGGED}/{}/virtio-backend", vsock::NAME),
+            });
+            // A guest that has ended is seen to have by whoever follows it.
+            Ok(state.is_ok_and(|state| state.is_driven()) || machine.qemu.0.try_wait()?.is_some())
+        })
+        .context("is there no module vmw_vsock_virtio_transport in it?")?;
+        device.open()?;
+        self.vsock = Some(device);
+        Ok(())
+    }
+
     /// Pulls it out, if there is one: the guest, which has to run, lets go of it.
     pub fn unplug(&mut self) -> Result<()> {
         // It goes when QEMU has let go of it, too.
-        let Some(_device) = self.vsock.take() else {
+        let Some(device) = self.vsock.take() else {
             return Ok(());
         };
+        device.close();
         self.ask(&qmp::DeviceDel { id: vsock::NAME })?;
         self.wait_until("get its device for vsock back from the guest", |machine| {
-            let devices = machine.ask(&qmp::QomList {
-                path: "/machine/peripheral",
-            })?;
+            let devices = machine.ask(&qmp::QomList { path: PLUGGED })?;
             Ok(!devices.iter().any(|device| device.name == vsock::NAME))
         })
     }

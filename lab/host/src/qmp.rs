@@ -225,6 +225,35 @@ pub struct Property {
     pub name: String,
 }
 
+/// Asks how far a virtio device is. QEMU calls the command unstable.
+#[derive(Serialize)]
+pub struct QueryVirtioStatus<'a> {
+    /// Where it is in QEMU's tree.
+    pub path: &'a str,
+}
+command!(QueryVirtioStatus<'_>, "x-query-virtio-status", Virtio);
+
+/// What a virtio device is like.
+#[derive(Deserialize)]
+pub struct Virtio {
+    status: DeviceStatus,
+}
+
+impl Virtio {
+    /// Whether the guest's driver is ready for it, and the device knows.
+    pub fn is_driven(&self) -> bool {
+        let mut names = self.status.statuses.iter();
+        names.any(|name| name.starts_with("VIRTIO_CONFIG_S_DRIVER_OK"))
+    }
+}
+
+/// The device status field of virtio's specification.
+#[derive(Deserialize)]
+struct DeviceStatus {
+    /// The names of the bits that are set, with explanations.
+    statuses: Vec<String>,
+}
+
 /// Writes a part of the machine's memory to a file.
 #[derive(Serialize)]
 pub struct Pmemsave<'a> {

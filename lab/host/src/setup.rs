@@ -515,6 +515,7 @@ impl Setup {
                 self.hardware.release,
                 start.elapsed().as_secs_f32()
             ));
+            machine.open_vsock()?;
         }
         Ok(Started {
             machine,

@@ -8,6 +8,10 @@
 //! No device is saved with its machine. QEMU refuses to save a machine with one of the second kind;
 //! and whoever is connected is cut off by a restore anyway. So it is plugged in when a machine is up,
 //! pulled out before the machine is saved, and each clone gets one of its own.
+//!
+//! The host finds the guest from the moment on that the guest has taken its device: the program's
+//! thread ends for good if somebody connects while the guest is about to
+//! (`QueueNotReady` of the crate virtio-queue), and who connects afterwards waits in vain.
 
 use std::fs;
 use std::fs::File;
@@ -86,27 +90,20 @@ impl Vsock {
         }
     }
 
-    /// A device for the guest of that name.
+    /// A device for the guest of that name. The host finds it when it is opened.
     pub fn device(&self, name: &str) -> Result<Device> {
-        let place = self.directory.join(name);
+        let mut place = self.directory.join(name);
         // Any number but those that have a meaning; two guests on one host have different ones.
         #[expect(clippy::cast_possible_truncation, reason = "they are random bits")]
         let cid = (Uuid::new_v4().as_u128() as u32 >> 1).max(3);
-        match &self.kind {
+        let helper = match &self.kind {
             Kind::Kernel => {
-                let place = place.with_extension("cid");
-                fs::write(&place, format!("{cid}\n"))?;
-                Ok(Device {
-                    cid,
-                    place,
-                    helper: None,
-                })
+                place.set_extension("cid");
+                None
             }
-            Kind::Program(program) => {
-                let helper = Some(Helper::start(program, cid, &place)?);
-                Ok(Device { cid, place, helper })
-            }
-        }
+            Kind::Program(program) => Some(Helper::start(program, cid, &hidden(&place))?),
+        };
+        Ok(Device { cid, place, helper })
     }
 }
 
@@ -120,10 +117,32 @@ pub struct Device {
     pub helper: Option<Helper>,
 }
 
+impl Device {
+    /// Lets the host find the guest, which has taken the device.
+    pub fn open(&self) -> Result<()> {
+        match &self.helper {
+            None => fs::write(&self.place, format!("{}\n", self.cid)),
+            Some(_) => fs::rename(hidden(&self.place), &self.place),
+        }
+        .with_context(|| format!("cannot make {}", cache::shown(&self.place)))
+    }
+
+    /// Lets nobody find it any more.
+    pub fn close(&self) {
+        fs::remove_file(&self.place).ok();
+        fs::remove_file(hidden(&self.place)).ok();
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
-        fs::remove_file(&self.place).ok();
+        self.close();
     }
+}
+
+/// Where a socket is that nobody is to find yet.
+fn hidden(place: &Path) -> PathBuf {
+    place.with_extension("closed")
 }
 
 /// A program that is a device. It is killed when this is dropped.
@@ -133,7 +152,7 @@ pub struct Helper {
 }
 
 impl Helper {
-    fn start(program: &Path, cid: u32, place: &Path) -> Result<Self> {
+    fn start(program: &Path, cid: u32, callers: &Path) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let words = File::create(directory.path().join("words"))?;
         let mut helper = Self {
@@ -142,7 +161,7 @@ impl Helper {
                 .arg("--socket")
                 .arg(directory.path().join(NAME))
                 .arg("--uds-path")
-                .arg(place)
+                .arg(callers)
                 .stdin(Stdio::null())
                 .stdout(words.try_clone()?)
                 .stderr(words)
