@@ -143,7 +143,6 @@ for name, content in FILES.items():
 write(f"{HERE}/part", "mended")
 # Hooks run as a user of their own.
 os.chmod(HERE, 0o777)
-run("systemd-sysusers")
 run("systemctl", "daemon-reload")
 run(
     *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],

@@ -46,7 +46,6 @@ with open(DROP_IN, "w", encoding="utf-8") as file:
         "ExecStart=sysgenctl serve --no-units --serial /dev/virtio-ports/org.sysgenid.0\n"
     )
 for command in (
-    ["systemd-sysusers"],
     ["systemctl", "daemon-reload"],
     ["modprobe", "vsock_loopback"],
     ["systemctl", "start", "sysgenid-serve-vsock.socket", "sysgenid-serve.service"],

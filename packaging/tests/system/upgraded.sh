@@ -48,6 +48,10 @@ identity() {
 	cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub
 }
 
+user_of() { # user_of SERVICE
+	id -nu "$(sed -n 's/^Uid:\t\([0-9]*\).*/\1/p' "/proc/$(systemctl show -P MainPID "$1")/status")"
+}
+
 generation() {
 	sed -n 's/^sysgenid-generation:\t//p' /proc/self/fdinfo/0 </dev/sysgenid
 }
@@ -105,6 +109,8 @@ wait $watching 2>/dev/null
 took "it is unloaded" rmmod sysgenid
 took "the new one is loaded" modprobe sysgenid
 took "doctor is content" says "ok      driver         running" sysgenctl doctor
+took "sysgenctl serve starts" systemctl start sysgenid-serve.socket sysgenid-serve.service
+took "its first start has made its user" [ "$(user_of sysgenid-serve.service)" = sysgenid-serve ]
 took "apt purges them" apt-get purge --yes sysgenid 'sysgenid-modules-*' libsysgenid0.1 \
 	openssl-provider-sysgenid
 took "what ran is stopped" refused systemctl is-active sysgenid-changed.path
