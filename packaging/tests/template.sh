@@ -46,6 +46,8 @@ result $? "signatures: the unit that loads modules fails, and no other one"
 machine clone --clones 2 -- env OPENSSL_CONF=/etc/ssl/sysgenid.cnf python3 /tests/clone.py \
 	>"$SCRATCH/out" 2>"$SCRATCH/err" </dev/null || { diagnose "$SCRATCH/out" "$SCRATCH/err"; false; }
 result $? "clones: they are resumed, and come to an end"
+[ "$(said identity)" = "done done done${NL}done done done" ] || { said identity | diagnose; false; }
+result $? "clones: who resumes them is answered when the units that give them an identity have ended"
 for name in machine-id ssh-host-keys openssl-random; do
 	in_clones "$name"
 done

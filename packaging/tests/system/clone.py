@@ -1,15 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# What a template's clone has of its own, before and after: prints notes, "# NAME VALUE". Exits with
-# a status that is not 0 if a clone does not come so far.
+# What a template's clone has of its own, before and after: prints notes, "# NAME VALUE". The template is
+# quiesced before it is saved; what a clone has is noted as soon as it is said to be ready. Exits with a
+# status that is not 0 if a clone does not come so far.
 
+import base64
 import hashlib
+import http.client
+import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import time
+
+# Seconds.
+DEADLINE = 240
 
 
 def note(name, value):
@@ -40,7 +48,7 @@ def keys():
 
 
 def wait_until(what, holds):
-    end = time.monotonic() + 240
+    end = time.monotonic() + DEADLINE
     while not holds():
         if time.monotonic() > end:
             journal = subprocess.run(["journalctl", "-b", "-o", "cat", "-n", "40"], check=False,
@@ -49,22 +57,44 @@ def wait_until(what, holds):
         time.sleep(0.2)
 
 
-def is_idle():
-    """Neither the service that follows a change runs, nor anything that it has started."""
-    states = subprocess.run(
-        ["systemctl", "show", "-P", "ActiveState", "sysgenid-changed.service",
-         "sysgenid-machine-id.service", "sysgenid-ssh-host-keys.service"],
-        check=True, capture_output=True, text=True)
-    return "activating" not in states.stdout and not os.path.exists("/run/sysgenid-changed")
+class Connection(http.client.HTTPConnection):
+    """To sysgenctl serve."""
+
+    def __init__(self):
+        super().__init__("localhost", timeout=DEADLINE)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect("/run/sysgenid-serve.socket")
+
+
+def call(path, body):
+    """What the service answers, if it says that it has done it."""
+    connection = Connection()
+    connection.request("POST", path, json.dumps(body))
+    answer = connection.getresponse()
+    said = answer.read().decode()
+    if answer.status != 200:
+        sys.exit(f"{path} is answered with {answer.status}: {said}")
+    return json.loads(said)
+
+
+def identity(report):
+    """How the step has ended, and each of the units that a template has enabled."""
+    step = next(step for step in report["steps"] if step["step"] == "identity")
+    results = {unit["name"]: unit["result"] for unit in step["detail"]["units"] or []}
+    names = ["sysgenid-machine-id.service", "sysgenid-ssh-host-keys.service"]
+    return " ".join([step["outcome"]] + [results.get(name, "missing") for name in names])
 
 
 # The generator is seeded, and the next draw comes from its state.
 ssl.RAND_bytes(16)
-machine_id = contents("/etc/machine-id")
-host_keys = keys()
-note("machine-id", machine_id.decode().strip())
-note("ssh-host-keys", host_keys)
+note("machine-id", contents("/etc/machine-id").decode().strip())
+note("ssh-host-keys", keys())
 note("openssl-random", ssl.RAND_bytes(16).hex())
+subprocess.run(["systemctl", "start", "sysgenid-serve.socket"], check=True)
+token = call("/v1/prepare", {"deadline": DEADLINE})["token"]
 before = generation()
 
 print("READY", flush=True)
@@ -73,9 +103,10 @@ note("openssl-random", ssl.RAND_bytes(16).hex())
 with open("/var/tmp/mine", "wb") as mine:
     mine.write(os.urandom(16))
     os.fsync(mine.fileno())
-wait_until("the machine ID is another one", lambda: contents("/etc/machine-id") != machine_id)
-wait_until("the host keys are other ones", lambda: keys() != host_keys)
-wait_until("all is done", is_idle)
+# Something that only this clone has, as an orchestrator would bring it along.
+entropy = base64.b64encode(hashlib.sha256(contents("/dev/vmgenid")).digest()).decode()
+request = {"token": token, "entropy": entropy, "expect": "clone", "deadline": DEADLINE}
+note("identity", identity(call("/v1/resumed", request)))
 note("machine-id", contents("/etc/machine-id").decode().strip())
 note("ssh-host-keys", keys())
 # From the disk, and not from memory.
