@@ -225,14 +225,18 @@ fn a_change_restarts_it_and_is_acknowledged_when_it_is_up() {
 
 #[test]
 fn a_change_while_it_comes_up_restarts_it_again() {
-    let arguments = arguments(&["--up-after", "300ms"], "exec sleep 1000");
+    let directory = tempfile::tempdir().expect("there is room");
+    let go = directory.path().join("go");
+    let script = ready_when_there_is(&go);
+    let arguments = arguments(&["--notify"], &script);
     let mut play = Play::start(&arguments);
-    play.change();
-    play.go_on(Duration::from_millis(100));
-    let second = play.pid();
-    play.change();
-    play.until_another(second);
-    assert_eq!(play.acked(), 0);
+    for _ in 0..2 {
+        let before = play.pid();
+        play.change();
+        play.until_another(before);
+        assert_eq!(play.acked(), 0);
+    }
+    fs::write(&go, "").expect("there is room");
     play.until_up();
     assert_eq!(play.acked(), 2);
 }
@@ -272,10 +276,7 @@ fn what_it_leaves_running_ends_before_it_is_started_again() {
 fn ready_is_what_counts_where_it_says_it() {
     let directory = tempfile::tempdir().expect("there is room");
     let go = directory.path().join("go");
-    let script = script_of(&format!(
-        "until [ -e {} ]; do sleep 0.02; done; say READY=1; exec sleep 1000",
-        go.display()
-    ));
+    let script = ready_when_there_is(&go);
     let arguments = arguments(&["--notify"], &script);
     let mut play = Play::start(&arguments);
     play.change();
@@ -317,14 +318,23 @@ fn who_ends_before_it_is_up_has_failed() {
     assert_eq!(play.acked(), 0);
 }
 
+/// A program that is up as soon as there is that file.
+fn ready_when_there_is(go: &Path) -> String {
+    script_of(&format!(
+        "until [ -e {} ]; do sleep 0.02; done; say READY=1; exec sleep 1000",
+        go.display()
+    ))
+}
+
 #[test]
 fn a_signal_is_sent_instead_and_again_for_a_change_meanwhile() {
     let directory = tempfile::tempdir().expect("there is room");
-    let path = directory.path().join("log");
+    let (path, go) = (directory.path().join("log"), directory.path().join("go"));
     let script = script_of(&format!(
-        "trap 'echo hup >>{0}; say RELOADING=1; sleep 0.5; say READY=1' HUP; say READY=1
-         while :; do sleep 0.02; done",
-        path.display()
+        "trap 'echo hup >>{}; say RELOADING=1; until [ -e {} ]; do sleep 0.02; done; say READY=1' HUP
+         say READY=1; while :; do sleep 0.02; done",
+        path.display(),
+        go.display()
     ));
     let arguments = arguments(&["--notify", "--signal", "HUP"], &script);
     let mut play = Play::start(&arguments);
@@ -336,6 +346,7 @@ fn a_signal_is_sent_instead_and_again_for_a_change_meanwhile() {
     play.change();
     play.go_on(Duration::from_millis(100));
     assert_eq!(log(), "hup\n");
+    fs::write(&go, "").expect("there is room");
     play.until("it is acknowledged", |play| play.acked() != 0);
     assert_eq!((play.acked(), log().as_str()), (2, "hup\nhup\n"));
     assert_eq!(play.pid(), first);
@@ -386,15 +397,19 @@ fn signals_are_passed_on() {
 
 #[test]
 fn who_is_to_end_is_not_started_again() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = directory.path().join("trapped");
     // It ends when it has been killed, and not before.
-    let arguments = arguments(
-        &["--stop-timeout", "300ms", "--up-after", "1ms"],
-        "trap '' TERM INT; while :; do sleep 0.02; done",
+    let script = format!(
+        "trap '' TERM INT; : >{}; while :; do sleep 0.02; done",
+        path.display()
     );
+    let arguments = arguments(&["--stop-timeout", "300ms", "--up-after", "1ms"], &script);
     for (signal, first) in [(SIGTERM, true), (SIGTERM, false), (SIGINT, false)] {
         let mut play = Play::start(&arguments);
         play.until_up();
-        play.go_on(Duration::from_millis(200));
+        play.until("it runs", |_| path.exists());
+        fs::remove_file(&path).expect("it is there");
         if first {
             play.exec.take(signal);
         }
