@@ -438,7 +438,7 @@ fn runs() -> Answer<bool> {
 
 /// The states of units. Only if all are active, systemctl succeeds.
 fn states(units: &[&str]) -> Answer<Vec<String>> {
-    let (end, said) = ask(&[&["is-active", "--"], units].concat());
+    let (end, said) = ask(PATIENCE, &[&["is-active", "--"], units].concat());
     let states: Vec<_> = said.lines().map(str::to_owned).collect();
     if states.len() == units.len() && states.iter().all(|state| STATES.contains(&&**state)) {
         Ok(states)
@@ -460,7 +460,12 @@ fn own_unit<'a>(cgroups: &'a str, wanted: &[String]) -> Option<&'a str> {
 
 /// What systemctl writes, if it succeeds.
 pub fn systemctl(arguments: &[&str]) -> Answer<String> {
-    let (end, said) = ask(arguments);
+    systemctl_within(PATIENCE, arguments)
+}
+
+/// The same with another limit.
+pub fn systemctl_within(limit: Duration, arguments: &[&str]) -> Answer<String> {
+    let (end, said) = ask(limit, arguments);
     if end.succeeded() {
         Ok(said)
     } else {
@@ -470,9 +475,9 @@ pub fn systemctl(arguments: &[&str]) -> Answer<String> {
 }
 
 /// How systemctl ends, and what it writes. A signal that is for us is not for it.
-fn ask(arguments: &[&str]) -> (End, String) {
-    let ran = Supervisor::new(Limits::each(PATIENCE), None)
-        .run(Command::new("systemctl").args(arguments));
+fn ask(limit: Duration, arguments: &[&str]) -> (End, String) {
+    let ran =
+        Supervisor::new(Limits::each(limit), None).run(Command::new("systemctl").args(arguments));
     (ran.end, ran.said)
 }
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use crate::cli::HOOKS_DIR;
 use crate::cli::UnitArguments;
 use crate::exit::Failure;
 use crate::followers::systemctl;
+use crate::followers::systemctl_within;
 use crate::output::Output;
 use crate::output::plain;
 use crate::replace;
@@ -35,6 +37,9 @@ const DROP_IN: &str = "zz-sysgenid-track.conf";
 pub const FREEZE: &str = "freeze.d";
 /// What units are called that have processes.
 const KINDS: [&str; 3] = [".service", ".scope", ".slice"];
+
+/// How long systemd may take to read all units anew, which a busy machine needs time for.
+const RELOAD: Duration = Duration::from_secs(90);
 
 /// What is true of a unit.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -234,7 +239,7 @@ fn made_for(unit: &str, reload: bool, places: &Places) -> Result<String, Failure
 
 /// Has systemd read it. What it does not understand is taken away again.
 fn tell_systemd(unit: &str, places: &Places) -> Result<(), Failure> {
-    let reload = || systemctl(&["daemon-reload"]).map(drop);
+    let reload = || systemctl_within(RELOAD, &["daemon-reload"]).map(drop);
     let check = || {
         reload()?;
         let load = systemctl(&["show", "--value", "--property=LoadState", "--", unit])?;
