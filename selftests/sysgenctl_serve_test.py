@@ -40,6 +40,7 @@ STATE = "/run/sysgenid-serve/state"
 HOOKS = "/etc/sysgenid"
 LOG = "/run/serve_test.log"
 UNIT = "serve-test-watcher.service"
+UNAWARE = "serve-test-unaware.service"
 # CAP_DAC_OVERRIDE, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_SYS_TIME
 CAPABILITIES = 1 << 1 | 1 << 19 | 1 << 21 | 1 << 25
 # How long a machine waits for its resume, and thereby for another ID.
@@ -86,9 +87,9 @@ def systemctl(*arguments):
     return done.stdout.strip()
 
 
-def main_pid():
+def main_pid(unit="sysgenid-serve.service"):
     """The service's process."""
-    return int(systemctl("show", "--value", "--property=MainPID", "sysgenid-serve.service"))
+    return int(systemctl("show", "--value", "--property=MainPID", unit))
 
 
 def kill():
@@ -98,9 +99,9 @@ def kill():
     until("systemd starts it again", lambda: main_pid() not in (0, pid))
 
 
-def is_frozen():
-    """Whether the unit stands still."""
-    path = systemctl("show", "--value", "--property=ControlGroup", UNIT)
+def is_frozen(unit=UNIT):
+    """Whether it stands still."""
+    path = systemctl("show", "--value", "--property=ControlGroup", unit)
     return "frozen 1" in read(f"/sys/fs/cgroup{path}/cgroup.events")
 
 
@@ -302,6 +303,36 @@ def numbers_for_prometheus():
     call("GET", "/ready")
 
 
+def what_knows_nothing_takes_part():
+    """Frozen and tracked by a word each: another process runs when the caller is answered."""
+    file = f"/run/systemd/system/{UNAWARE}"
+    with open(file, "w", encoding="utf-8") as unit:
+        unit.write("[Service]\nExecStart=/bin/sleep 1000\n")
+    sysgenctl("unit", "--track", "--freeze", UNAWARE)
+    systemctl("daemon-reload")
+    systemctl("start", UNAWARE)
+    wrapper = main_pid(UNAWARE)
+    until(
+        "it is tracked",
+        lambda: any(
+            watcher["pid"] == wrapper and watcher["tracked"]
+            for watcher in call("GET", "/v1/watchers")["watchers"]
+        ),
+    )
+    children = f"/proc/{wrapper}/task/{wrapper}/children"
+    first = read(children)
+    token = prepare(freeze=[])["token"]
+    check(is_frozen(UNAWARE), "it does not stand still")
+    report = call("POST", "/v1/resumed", resumed(token))
+    check_equal(report["outcome"], "ready", "the outcome")
+    check(first and read(children) not in ("", first), f"{first} is not another process now")
+    check_equal(main_pid(UNAWARE), wrapper, "what watches in its place")
+    systemctl("stop", UNAWARE)
+    sysgenctl("unit", "--remove", UNAWARE)
+    os.remove(file)
+    systemctl("daemon-reload")
+
+
 os.makedirs(f"{HOOKS}/pre.d", exist_ok=True)
 with open(LOG, "w", encoding="utf-8"):
     os.chmod(LOG, 0o666)
@@ -327,6 +358,7 @@ BEFORE = [
     killed_while_quiesced_it_stays_so,
     who_does_not_acknowledge_is_named,
     numbers_for_prometheus,
+    what_knows_nothing_takes_part,
 ]
 # It ends with them.
 child = os.fork()
