@@ -97,6 +97,10 @@ uninstall() {
 		"${list%/*}/ssh-fence" lift >/dev/null ||
 			echo "The fence around SSH host keys could not be lifted: sysgenid-changed.target(7)" >&2
 	fi
+	# Nor is any other unit kept from starting.
+	if [ -x "${list%/*}/untrack" ]; then
+		"${list%/*}/untrack"
+	fi
 	awk '$1 == "file" { print $3 }' "$work/old" | xargs -r rm -f
 	# Whatever was enabled here is a link to a unit that is gone.
 	find "$sysconfdir/systemd" -type l -lname '*/sysgenid-*' ! -exec test -e {} \; -delete \

@@ -179,6 +179,8 @@ removes_what_it_made() {
 	ln -s "$system/usr/lib/systemd/system/sysgenid-ssh-fence.service" \
 		"$units/sysgenid-ssh-host-keys-failed.target.wants"
 	echo >"$system/var/lib/sysgenid/ssh-fence"
+	mkdir "$units/one.service.d"
+	echo "# Written by sysgenctl unit --track" >"$units/one.service.d/zz-sysgenid-track.conf"
 	# It does not matter with what variables it was installed.
 	PATH=$work/recording:$PATH front_door uninstall || return
 	listed >"$work/after"

@@ -858,6 +858,23 @@ boot_waits() {
 }
 
 # Whoever removes the package has SSH served again.
+what_was_tracked_starts_without() {
+	units=$root/etc/systemd/system
+	mkdir -p "$units/one.service.d" "$units/two.service.d" "$units/three.service.d" || return
+	for unit in one two; do
+		printf '# Written by sysgenctl unit --track, and more\n[Service]\n' \
+			>"$units/$unit.service.d/zz-sysgenid-track.conf"
+	done
+	echo "[Service]" | tee "$units/two.service.d/mine.conf" >"$units/three.service.d/zz-sysgenid-track.conf"
+	"$libexec/untrack" >"$work/out" 2>&1 || { diagnose "$work/out"; return 1; }
+	printf '%s.service is not started by sysgenctl exec any more\n' one two | sort | cmp - "$work/out" || return
+	[ ! -e "$units/one.service.d" ] && [ "$(ls "$units/two.service.d")" = mine.conf ] &&
+		[ -e "$units/three.service.d/zz-sysgenid-track.conf" ] || return
+	# And where there is nothing to take back.
+	rm -r "$units"/*.service.d
+	"$libexec/untrack"
+}
+
 fence_of_a_package_that_is_removed() {
 	serving ssh.service
 	succeeds ssh-fence raise && serves && script prerm remove && fence_is down && serves ssh.service || return
@@ -1278,6 +1295,7 @@ test_of fence_that_cannot_be_raised "fence: up or down, and never in between"
 test_of fence_on_a_disk_that_cannot_be_written "fence: until the next boot, where nothing can be written"
 test_of fence_around_what_cannot_be_started "fence: what cannot be started does not keep it up"
 test_of fence_of_another_server "fence: the administrator's own server"
+test_of what_was_tracked_starts_without "track: a unit starts without sysgenctl when that is gone"
 test_of fence_of_a_package_that_is_removed "fence: lifted when the package is removed"
 test_of fence_and_its_units "fence: raised by a failure, and only where that is enabled"
 test_of hooks_and_their_names "hooks: which are run, and what is said of others"

@@ -111,8 +111,11 @@ took "the new one is loaded" modprobe sysgenid
 took "doctor is content" says "ok      driver         running" sysgenctl doctor
 took "sysgenctl serve starts" systemctl start sysgenid-serve.socket sysgenid-serve.service
 took "its first start has made its user" [ "$(user_of sysgenid-serve.service)" = sysgenid-serve ]
+took "a server is tracked, and is to be frozen" sysgenctl unit --track --freeze ssh.service
+took "it starts so" systemctl restart ssh.service
 took "apt purges them" apt-get purge --yes sysgenid 'sysgenid-modules-*' libsysgenid0.1 \
 	openssl-provider-sysgenid
+took "the server starts without" systemctl restart ssh.service
 took "what ran is stopped" refused systemctl is-active sysgenid-changed.path
 took "none of the units is left" no_unit_is_left
 took "the ID is for root again" [ "$(stat -c %a /dev/vmgenid)" = 400 ]
