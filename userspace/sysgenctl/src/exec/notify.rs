@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::cmsg_space;
+use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
 use rustix::net::RecvAncillaryBuffer;
@@ -50,10 +51,19 @@ const PASSED_ON: [&str; 8] = [
     "EXTEND_TIMEOUT_USEC",
 ];
 
+/// The longest abstract name there can be, behind the zero that it begins with.
+const LONGEST_NAME: usize = 107;
+/// How often another name is tried where somebody has the longer form of it.
+const TRIES: usize = 100;
+
 /// Where the program says it.
 #[derive(Debug)]
 pub struct Socket {
-    socket: OwnedFd,
+    /// One with the name, and one with the name that goes on with zeros to its greatest length: so programs
+    /// call it that give the kernel a whole `sockaddr_un`, as OpenSSH's server does.
+    sockets: [OwnedFd; 2],
+    /// Readable when one of them is.
+    either: OwnedFd,
     name: OsString,
 }
 
@@ -74,14 +84,28 @@ impl Socket {
     /// One with a name that nobody else can have taken, and that needs no file: the program finds it from
     /// another root, and as another user.
     pub fn new() -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        set_socket_passcred(&socket, true)?;
-        bind(&socket, &SocketAddrUnix::new_unnamed())?;
-        let address = SocketAddrUnix::try_from(getsockname(&socket)?)?;
-        let name = address.abstract_name().unwrap_or_default();
-        let name = OsString::from_vec([b"@", name].concat());
-        Ok(Self { socket, name })
+        let either = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for _ in 0..TRIES {
+            let plain = bound(&SocketAddrUnix::new_unnamed())?;
+            let address = SocketAddrUnix::try_from(getsockname(&plain)?)?;
+            let mut name = address.abstract_name().unwrap_or_default().to_vec();
+            let shown = OsString::from_vec([b"@", &name[..]].concat());
+            name.resize(LONGEST_NAME, 0);
+            let padded = match bound(&SocketAddrUnix::new_abstract_name(&name)?) {
+                Err(Errno::ADDRINUSE) => continue,
+                bound => bound?,
+            };
+            for socket in [&plain, &padded] {
+                let data = epoll::EventData::new_u64(0);
+                epoll::add(&either, socket, data, epoll::EventFlags::IN)?;
+            }
+            return Ok(Self {
+                sockets: [plain, padded],
+                either,
+                name: shown,
+            });
+        }
+        Err(Errno::ADDRINUSE.into())
     }
 
     /// What `NOTIFY_SOCKET` has to be.
@@ -91,37 +115,56 @@ impl Socket {
 
     /// The next message of the program, or of a process of its. Others are not heeded.
     pub fn receive(&self, program: Pid) -> io::Result<Option<Message>> {
-        loop {
-            let mut bytes = [0; LONGEST];
-            // For descriptors that come along there is no room, and the kernel closes them.
-            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmCredentials(1))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let received = recvmsg(
-                &self.socket,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            );
-            let length = match received {
-                Ok(received) => received.bytes,
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            let sender = ancillary.drain().find_map(|message| match message {
-                RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid),
-                _ => None,
-            });
-            if sender.is_some_and(|sender| is_of(program, sender)) {
-                return Ok(Some(Message::of(&bytes[..length])));
+        for socket in &self.sockets {
+            if let Some(message) = receive(socket, program)? {
+                return Ok(Some(message));
             }
+        }
+        Ok(None)
+    }
+}
+
+/// A socket with that name.
+fn bound(name: &SocketAddrUnix) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    set_socket_passcred(&socket, true)?;
+    bind(&socket, name)?;
+    Ok(socket)
+}
+
+/// The next message that has come there.
+fn receive(socket: &OwnedFd, program: Pid) -> io::Result<Option<Message>> {
+    loop {
+        let mut bytes = [0; LONGEST];
+        // For descriptors that come along there is no room, and the kernel closes them.
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmCredentials(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let length = match received {
+            Ok(received) => received.bytes,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        let sender = ancillary.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmCredentials(sender) => Some(sender.pid),
+            _ => None,
+        });
+        if sender.is_some_and(|sender| is_of(program, sender)) {
+            return Ok(Some(Message::of(&bytes[..length])));
         }
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.either.as_fd()
     }
 }
 
@@ -192,12 +235,19 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::process::Command;
 
+    use rustix::event::PollFd;
+    use rustix::event::PollFlags;
+    use rustix::event::Timespec;
+    use rustix::event::poll;
     use rustix::process::getpid;
 
     use super::*;
 
     fn say(socket: &Socket, text: &str) {
-        let name = &socket.name().as_bytes()[1..];
+        say_to(&socket.name().as_bytes()[1..], text);
+    }
+
+    fn say_to(name: &[u8], text: &str) {
         let address = SocketAddr::from_abstract_name(name).expect("it is a name");
         let sender = UnixDatagram::unbound().expect("there is room");
         let sent = sender.send_to_addr(text.as_bytes(), &address);
@@ -228,6 +278,24 @@ mod tests {
         assert!(next().expect("it was said").is_ready);
         assert!(!next().expect("it was said").is_ready);
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn who_gives_a_whole_address_is_heard() {
+        let socket = Socket::new().expect("there is room");
+        let mut name = socket.name().as_bytes()[1..].to_vec();
+        // struct sockaddr_un has 110 bytes: two for the family, and one is the zero.
+        name.resize(110 - 2 - 1, 0);
+        let is_readable = || {
+            let mut fds = [PollFd::new(&socket, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).expect("it can be asked") == 1
+        };
+        assert!(!is_readable());
+        say_to(&name, "READY=1");
+        assert!(is_readable());
+        let said = socket.receive(getpid()).expect("it can be read");
+        assert!(said.expect("it was said").is_ready);
+        assert!(!is_readable());
     }
 
     #[test]
