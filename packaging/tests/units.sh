@@ -857,7 +857,7 @@ boot_waits() {
 	done
 }
 
-# Whoever removes the package has SSH served again.
+# A drop-in that is ours is taken back, and none that somebody else has written.
 what_was_tracked_starts_without() {
 	units=$root/etc/systemd/system
 	mkdir -p "$units/one.service.d" "$units/two.service.d" "$units/three.service.d" || return
@@ -875,6 +875,7 @@ what_was_tracked_starts_without() {
 	"$libexec/untrack"
 }
 
+# Whoever removes the package has SSH served again.
 fence_of_a_package_that_is_removed() {
 	serving ssh.service
 	succeeds ssh-fence raise && serves && script prerm remove && fence_is down && serves ssh.service || return
